@@ -1,0 +1,1 @@
+//! Blocking DTLS 1.2 on OpenSSL.
