@@ -1,0 +1,269 @@
+//! Stage 1 of the lab's path: a TOML file becomes a checked [`Scenario`].
+//!
+//! Pure: whoever reads the files hands their text over. These types hold only sensible values: what is impossible is
+//! refused by `parse` with file, line and key, so no later stage checks again.
+
+mod parse;
+
+pub use parse::ScenarioError;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+pub use crate::wire::inject::{Forgery, Icmp, Inject, Payload, Trigger};
+pub use crate::wire::link::{Chance, Link};
+pub use crate::wire::rule::{Action, Rule};
+pub use crate::wire::selector::{Position, Selector};
+
+/// One case of the lab: what is claimed, who plays, what is done to the wire, what must be seen.
+#[derive(Debug, Clone)]
+pub struct Scenario {
+    /// `subject-fault-place`; equal to the name of its file.
+    pub name: String,
+    /// One sentence that a run can refute.
+    pub claim: String,
+    /// Where the claim comes from: an RFC section, a bug, a source file.
+    pub reference: Option<String>,
+    /// Who does this to the wire; `None` for a plain fault of the network.
+    pub attacker: Option<Attacker>,
+    /// The IP versions it runs over, each a run of its own.
+    pub families: Vec<Family>,
+    /// The scenario without the fault, which must pass first; `None` only for one that has none.
+    pub control: Option<String>,
+    /// How many clients start at the same instant; above 1 through the client's load mode.
+    pub clients: u32,
+    /// When the lab gives up waiting for the endpoints.
+    pub deadline: Duration,
+    /// Who plays, each a run of its own.
+    pub plays: Vec<Play>,
+    /// The link towards the server.
+    pub to_server: Link,
+    /// The link towards the clients.
+    pub to_client: Link,
+    /// What happens to which datagram; the first rule that takes a datagram decides.
+    pub rules: Vec<Rule>,
+    /// What an attacker adds.
+    pub injects: Vec<Inject>,
+    /// What must be seen.
+    pub expect: Expect,
+}
+
+/// What an attacker can do (RFC 3552 §3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Attacker {
+    /// Sends from anywhere and knows nothing.
+    OffPathBlind,
+    /// Sends from anywhere and knows both addresses and ports.
+    #[serde(rename = "off-path-4-tuple")]
+    OffPath4Tuple,
+    /// Sees every datagram and sends copies or its own, but cannot stop any.
+    OnPathObserver,
+    /// Sees, stops and changes every datagram.
+    OnPathFull,
+}
+
+/// An IP version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Family {
+    /// IP version 4.
+    Ipv4,
+    /// IP version 6.
+    Ipv6,
+}
+
+impl Family {
+    /// The version of an address.
+    #[must_use]
+    pub fn of(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(_) => Self::Ipv4,
+            IpAddr::V6(_) => Self::Ipv6,
+        }
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ipv4 => "ipv4",
+            Self::Ipv6 => "ipv6",
+        })
+    }
+}
+
+/// A server and a client that meet, and what is known about the meeting.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Play {
+    /// Who serves.
+    pub server: Implementation,
+    /// Who connects.
+    pub client: Implementation,
+    /// Arguments the server gets besides those every run needs.
+    pub server_args: Vec<String>,
+    /// Arguments the client gets besides those every run needs.
+    pub client_args: Vec<String>,
+    /// Why this play cannot meet the expectation, where that is the very point; the run is red if
+    /// it meets it all the same. `None`: it must meet it.
+    pub fails_because: Option<String>,
+}
+
+/// Who can play.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Implementation {
+    /// `dtls-server` and `dtls-client`.
+    Ours,
+    /// `openssl s_server` and `openssl s_client`.
+    Openssl,
+}
+
+impl fmt::Display for Implementation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ours => "ours",
+            Self::Openssl => "openssl",
+        })
+    }
+}
+
+/// What must be seen on the wire and at the ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expect {
+    /// How it must end.
+    pub outcome: Outcome,
+    /// Shortest time a handshake may take, from the first hello to the last flight.
+    pub handshake_min: Duration,
+    /// Longest time a handshake may take.
+    pub handshake_max: Option<Duration>,
+    /// Fewest transmissions beyond the first, all flights of a connection together.
+    pub resent_min: u32,
+    /// Most of them.
+    pub resent_max: Option<u32>,
+    /// Bounds on the counters our server prints when it ends; other servers have none.
+    pub server_counters: BTreeMap<String, Bound>,
+    /// Worker threads our server still has when it is told to end.
+    pub threads_left: Option<Bound>,
+}
+
+/// How a run ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// Every client completes its handshake, and application data flows both ways after every
+    /// fault.
+    Echo,
+    /// No client completes its handshake, and both ends give up by their own deadline and say so.
+    HandshakeTimeout,
+}
+
+/// A bound on a number, such as `>=1`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Bound {
+    /// How the number is compared with the limit.
+    pub comparison: Comparison,
+    /// The limit.
+    pub limit: u64,
+}
+
+/// How a number is compared with a limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub enum Comparison {
+    /// `==`
+    Equal,
+    /// `>=`
+    AtLeast,
+    /// `<=`
+    AtMost,
+}
+
+impl Bound {
+    /// Whether the number keeps the bound.
+    #[must_use]
+    pub fn holds(self, number: u64) -> bool {
+        match self.comparison {
+            Comparison::Equal => number == self.limit,
+            Comparison::AtLeast => number >= self.limit,
+            Comparison::AtMost => number <= self.limit,
+        }
+    }
+}
+
+impl fmt::Display for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sign = match self.comparison {
+            Comparison::Equal => "==",
+            Comparison::AtLeast => ">=",
+            Comparison::AtMost => "<=",
+        };
+        write!(f, "{sign}{}", self.limit)
+    }
+}
+
+impl Scenario {
+    /// The scenario a file holds; `file` is the name used in errors, and its stem must be the
+    /// scenario's name.
+    ///
+    /// # Errors
+    ///
+    /// The first thing that is wrong, with line and column.
+    pub fn parse(file: impl Into<PathBuf>, text: &str) -> Result<Self, ScenarioError> {
+        parse::scenario(file.into(), text)
+    }
+
+    /// The link in one direction.
+    #[must_use]
+    pub fn link(&self, direction: crate::packet::Direction) -> &Link {
+        match direction {
+            crate::packet::Direction::ToServer => &self.to_server,
+            crate::packet::Direction::ToClient => &self.to_client,
+        }
+    }
+}
+
+/// All scenarios of a folder, by name; every control is among them.
+#[derive(Debug, Clone)]
+pub struct Catalogue {
+    scenarios: BTreeMap<String, Scenario>,
+}
+
+impl Catalogue {
+    /// The scenarios of these files, given as name and text.
+    ///
+    /// # Errors
+    ///
+    /// The first file that is wrong, or a control that no file holds.
+    pub fn parse<P, T>(files: impl IntoIterator<Item = (P, T)>) -> Result<Self, ScenarioError>
+    where
+        P: Into<PathBuf>,
+        T: AsRef<str>,
+    {
+        let scenarios = parse::catalogue(
+            files.into_iter().map(|(file, text)| (file.into(), text)).collect(),
+        )?;
+        Ok(Self { scenarios })
+    }
+
+    /// The scenario of this name.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&Scenario> {
+        self.scenarios.get(name)
+    }
+
+    /// The name most like this one, for an error message.
+    #[must_use]
+    pub fn nearest(&self, name: &str) -> Option<&str> {
+        parse::nearest(name, self.scenarios.keys().map(String::as_str))
+    }
+
+    /// All of them, in order of name.
+    pub fn iter(&self) -> impl Iterator<Item = &Scenario> {
+        self.scenarios.values()
+    }
+}

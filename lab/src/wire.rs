@@ -1,0 +1,378 @@
+//! Stage 2 of the lab's path: datagrams, rules and a seed become datagrams and a [`Fate`] each.
+//!
+//! The engine has no I/O and no clock: the relay thread owns it, tells it the time with every
+//! call and sends what it returns. Chance is a pure function of (seed, flow, direction, ordinal,
+//! rule), so a run replays decision by decision, however the real timing falls.
+//!
+//! The way of one datagram through [`Engine::offer`]:
+//! 1. its flow, by the client's address in order of first appearance;
+//! 2. its ordinal in that flow and direction, and its place in the handshake;
+//! 3. the first rule that selects it decides its fate, else the link's own chances do;
+//! 4. the link's delay and jitter, if it is delivered at all;
+//! 5. held datagrams it releases by passing them;
+//! 6. what attackers send because they saw it.
+
+pub mod decision;
+pub mod inject;
+pub mod link;
+pub mod rng;
+pub mod rule;
+pub mod selector;
+
+pub use decision::{Cause, Decision, Fate};
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::packet::{self, Datagram, Direction, Path};
+use crate::record::{self, FlightTracker};
+use crate::scenario::Scenario;
+
+use inject::{Inject, Source, Trigger};
+use link::Link;
+use rng::Draws;
+use rule::Rule;
+use selector::Seen;
+
+/// A frame the relay must send.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivery {
+    /// When, on the clock the relay told the engine; never before the call that returned it.
+    /// Deliveries of the same instant go in the order they were returned.
+    pub at: Duration,
+    /// To which end.
+    pub direction: Direction,
+    /// The whole Ethernet frame, checksums right.
+    pub frame: Vec<u8>,
+    /// Why it is sent.
+    pub origin: Origin,
+}
+
+/// Where a delivered frame comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// Not a UDP datagram; passed untouched.
+    Untouched,
+    /// A datagram an endpoint sent.
+    Sent {
+        /// The flow.
+        flow: u32,
+        /// Its ordinal in flow and direction.
+        ordinal: u64,
+        /// 0 for the datagram itself, 1 and above for duplicates.
+        copy: u32,
+    },
+    /// What an attacker made.
+    Forged {
+        /// The flow it pretends to belong to.
+        flow: u32,
+        /// Index of the scenario's `[[inject]]`.
+        inject: usize,
+        /// Its name, such as `icmp port-unreachable`.
+        what: String,
+    },
+}
+
+/// What became of an offered frame.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Offered {
+    /// The decision; `None` for a frame that is no UDP datagram.
+    pub decision: Option<Decision>,
+    /// What to send now or later.
+    pub deliveries: Vec<Delivery>,
+}
+
+/// The wire of one run.
+#[derive(Debug)]
+pub struct Engine {
+    seed: u64,
+    rules: Vec<Rule>,
+    injects: Vec<Inject>,
+    to_server: Link,
+    to_client: Link,
+    flows: Vec<Flow>,
+}
+
+/// The datagrams between one client and the server.
+#[derive(Debug)]
+struct Flow {
+    client: SocketAddr,
+    /// From the client to the server.
+    path: Path,
+    tracker: FlightTracker,
+    sides: [Side; 2],
+    /// How often each rule has taken a datagram of this flow.
+    rule_uses: Vec<u32>,
+    /// How often each inject has fired in this flow.
+    inject_uses: Vec<u32>,
+}
+
+/// One direction of a flow.
+#[derive(Debug, Default)]
+struct Side {
+    offered: u64,
+    held: Vec<Held>,
+}
+
+/// A datagram that waits to be overtaken.
+#[derive(Debug)]
+struct Held {
+    delivery: Delivery,
+    /// How many datagrams must still pass it.
+    passes: u32,
+    /// When it goes even if none does.
+    until: Duration,
+}
+
+impl Engine {
+    /// The wire of `scenario`; every chance follows from `seed`.
+    #[must_use]
+    pub fn new(scenario: &Scenario, seed: u64) -> Self {
+        Self {
+            seed,
+            rules: scenario.rules.clone(),
+            injects: scenario.injects.clone(),
+            to_server: scenario.to_server.clone(),
+            to_client: scenario.to_client.clone(),
+            flows: Vec::new(),
+        }
+    }
+
+    /// Takes a frame an endpoint sent in `direction` at `now` and decides what becomes of it.
+    pub fn offer(&mut self, now: Duration, direction: Direction, frame: Vec<u8>) -> Offered {
+        let Some(datagram) = Datagram::from_frame(&frame) else {
+            return Offered {
+                decision: None,
+                deliveries: vec![Delivery {
+                    at: now,
+                    direction,
+                    frame,
+                    origin: Origin::Untouched,
+                }],
+            };
+        };
+        let records = record::parse(datagram.payload);
+        let index = self.flow_of(direction, &datagram.path);
+        let flow = &mut self.flows[index];
+        let flow_id = u32::try_from(index).expect("ports bound the number of flows");
+        let side = &mut flow.sides[direction as usize];
+        side.offered += 1;
+        let ordinal = side.offered;
+        let place = flow.tracker.place(direction, &records);
+        let seen = Seen {
+            direction,
+            ordinal,
+            place: place.as_ref(),
+            records: &records,
+        };
+        let draws = Draws {
+            seed: self.seed,
+            flow: flow_id,
+            direction,
+            ordinal,
+        };
+        let link = match direction {
+            Direction::ToServer => &self.to_server,
+            Direction::ToClient => &self.to_client,
+        };
+        let mut link_draw = draws.link();
+        let (fate, cause) = match take_rule(&self.rules, &mut flow.rule_uses, &seen, draws) {
+            Some((index, fate)) => (fate, Cause::Rule(index)),
+            None => match link.fate(&mut link_draw) {
+                Some(fate) => (fate, Cause::Link),
+                None => (Fate::Delivered, Cause::None),
+            },
+        };
+        let latency = link.latency(&fate, &mut draws.latency());
+        let deliveries = flow.sides[direction as usize].carry(
+            now,
+            latency,
+            &fate,
+            Delivery {
+                at: now,
+                direction,
+                frame,
+                origin: Origin::Sent {
+                    flow: flow_id,
+                    ordinal,
+                    copy: 0,
+                },
+            },
+        );
+        let mut offered = Offered {
+            decision: Some(Decision {
+                flow: flow_id,
+                direction,
+                ordinal,
+                place,
+                what: record::describe(&records),
+                fate,
+                cause,
+            }),
+            deliveries,
+        };
+        let after = offered.deliveries.iter().map(|delivery| delivery.at).max().unwrap_or(now);
+        for (index, inject) in self.injects.iter().enumerate() {
+            let Trigger::After(ref trigger) = inject.trigger else {
+                continue;
+            };
+            if flow.inject_uses[index] < inject.times && trigger.selects(&seen, &mut draws.inject(index))
+            {
+                flow.inject_uses[index] += 1;
+                let source = Source {
+                    seed: self.seed,
+                    flow: flow_id,
+                    inject: index,
+                };
+                offered.deliveries.extend(inject.forge(after, &flow.path, &source));
+            }
+        }
+        offered
+    }
+
+    /// Tells the engine that application data has flowed in `flow`; returns what the attackers
+    /// who wait for that send.
+    pub fn established(&mut self, now: Duration, flow: u32) -> Vec<Delivery> {
+        let mut deliveries = Vec::new();
+        let Some(of) = self.flows.get_mut(flow as usize) else {
+            return deliveries;
+        };
+        for (index, inject) in self.injects.iter().enumerate() {
+            if matches!(inject.trigger, Trigger::Established)
+                && of.inject_uses[index] < inject.times
+            {
+                of.inject_uses[index] += 1;
+                let source = Source {
+                    seed: self.seed,
+                    flow,
+                    inject: index,
+                };
+                deliveries.extend(inject.forge(now, &of.path, &source));
+            }
+        }
+        deliveries
+    }
+
+    /// When [`Engine::poll`] has something to return; `None` while nothing is held.
+    #[must_use]
+    pub fn next_due(&self) -> Option<Duration> {
+        self.held().map(|held| held.until).min()
+    }
+
+    /// Held datagrams that have waited long enough.
+    pub fn poll(&mut self, now: Duration) -> Vec<Delivery> {
+        let mut due = Vec::new();
+        for side in self.flows.iter_mut().flat_map(|flow| &mut flow.sides) {
+            for held in side.held.extract_if(.., |held| held.until <= now) {
+                due.push(Delivery {
+                    at: now,
+                    ..held.delivery
+                });
+            }
+        }
+        due
+    }
+
+    /// The clients seen so far; the index is the flow.
+    pub fn clients(&self) -> impl ExactSizeIterator<Item = SocketAddr> {
+        self.flows.iter().map(|flow| flow.client)
+    }
+
+    fn held(&self) -> impl Iterator<Item = &Held> {
+        self.flows.iter().flat_map(|flow| &flow.sides).flat_map(|side| &side.held)
+    }
+
+    fn flow_of(&mut self, direction: Direction, path: &Path) -> usize {
+        let path = match direction {
+            Direction::ToServer => *path,
+            Direction::ToClient => path.reversed(),
+        };
+        if let Some(index) = self.flows.iter().position(|flow| flow.client == path.source) {
+            return index;
+        }
+        self.flows.push(Flow {
+            client: path.source,
+            path,
+            tracker: FlightTracker::default(),
+            sides: [Side::default(), Side::default()],
+            rule_uses: vec![0; self.rules.len()],
+            inject_uses: vec![0; self.injects.len()],
+        });
+        self.flows.len() - 1
+    }
+}
+
+/// The first rule that takes the datagram, and what it makes of it.
+fn take_rule(
+    rules: &[Rule],
+    uses: &mut [u32],
+    seen: &Seen<'_>,
+    draws: Draws,
+) -> Option<(usize, Fate)> {
+    for (index, rule) in rules.iter().enumerate() {
+        let mut draw = draws.rule(index);
+        let spent = rule.times.is_some_and(|times| uses[index] >= times);
+        if !spent && rule.select.selects(seen, &mut draw) {
+            uses[index] += 1;
+            return Some((index, rule.action.fate(&mut draw)));
+        }
+    }
+    None
+}
+
+impl Side {
+    /// Carries out a fate: what is sent because of this datagram, itself included.
+    fn carry(
+        &mut self,
+        now: Duration,
+        latency: Duration,
+        fate: &Fate,
+        mut delivery: Delivery,
+    ) -> Vec<Delivery> {
+        delivery.at = now + latency;
+        packet::fix_checksums(&mut delivery.frame);
+        let mut copies = 0;
+        match fate {
+            Fate::Delivered | Fate::Overtook => {}
+            Fate::Dropped => return Vec::new(),
+            Fate::Delayed { by } => delivery.at += *by,
+            Fate::Duplicated { copies: more } => copies = *more,
+            Fate::Corrupted { bits } => packet::flip_bits(&mut delivery.frame, bits),
+            Fate::Held { passes } => {
+                self.held.push(Held {
+                    until: delivery.at + rule::LONGEST_HOLD,
+                    passes: *passes,
+                    delivery,
+                });
+                return Vec::new();
+            }
+        }
+        let at = delivery.at;
+        let mut deliveries = vec![delivery];
+        for number in 1..=copies {
+            let mut copy = deliveries[0].clone();
+            if let Origin::Sent { copy, .. } = &mut copy.origin {
+                *copy = number;
+            }
+            deliveries.push(copy);
+        }
+        deliveries.extend(self.release_passed(at));
+        deliveries
+    }
+
+    /// The held datagrams for which the one sent at `at` was the last that had to pass.
+    fn release_passed(&mut self, at: Duration) -> impl Iterator<Item = Delivery> {
+        for held in &mut self.held {
+            held.passes -= 1;
+        }
+        self.held.extract_if(.., |held| held.passes == 0).map(move |held| Delivery {
+            at,
+            ..held.delivery
+        })
+    }
+}
+
+#[cfg(test)]
+mod proptests;
+#[cfg(test)]
+mod tests;

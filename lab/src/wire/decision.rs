@@ -1,0 +1,106 @@
+//! What the wire decided about one datagram. Two runs of a seed decide alike: nothing here
+//! depends on the clock.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::packet::Direction;
+use crate::record::Place;
+
+/// One offered datagram and its fate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Decision {
+    /// The client, numbered in order of first appearance, from 0.
+    pub flow: u32,
+    /// Which way it went.
+    pub direction: Direction,
+    /// Its number in this flow and direction, from 1.
+    pub ordinal: u64,
+    /// Its place in the handshake; `None` for application data and alerts.
+    pub place: Option<Place>,
+    /// What it carries, in short words such as `ServerHello`.
+    pub what: String,
+    /// What became of it.
+    pub fate: Fate,
+    /// Who decided.
+    pub cause: Cause,
+}
+
+/// What becomes of a datagram; every offered one has exactly one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fate {
+    /// Passed on, after the link's delay.
+    Delivered,
+    /// Never passed on.
+    Dropped,
+    /// Passed on this much later than the link's delay.
+    Delayed {
+        /// How much.
+        by: Duration,
+    },
+    /// Passed on with copies.
+    Duplicated {
+        /// How many besides the datagram itself.
+        copies: u32,
+    },
+    /// Held until later ones have passed it, or for `LONGEST_HOLD`.
+    Held {
+        /// How many must pass.
+        passes: u32,
+    },
+    /// Spared the link's delay, so that it overtakes those before it (tc-netem's `reorder`).
+    Overtook,
+    /// Passed on with single bits flipped.
+    Corrupted {
+        /// Which, counted modulo the payload's length in bits.
+        bits: Vec<u64>,
+    },
+}
+
+/// Who decided a fate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    /// Nothing wanted anything else than delivery.
+    None,
+    /// The link's parameters.
+    Link,
+    /// The rule of this index in the scenario.
+    Rule(usize),
+}
+
+impl fmt::Display for Decision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "flow {} {} #{}", self.flow, self.direction, self.ordinal)?;
+        if let Some(place) = &self.place {
+            write!(
+                f,
+                " flight {} transmission {} datagram {}",
+                place.flight, place.transmission, place.datagram
+            )?;
+        }
+        write!(f, " ({}): {}", self.what, self.fate)?;
+        match self.cause {
+            Cause::None => Ok(()),
+            Cause::Link => f.write_str(" by the link"),
+            Cause::Rule(index) => write!(f, " by rule {}", index + 1),
+        }
+    }
+}
+
+impl fmt::Display for Fate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Delivered => f.write_str("delivered"),
+            Self::Dropped => f.write_str("dropped"),
+            Self::Delayed { by } => write!(f, "delayed by {}", humantime::format_duration(*by)),
+            Self::Duplicated { copies } => write!(f, "duplicated, copies {copies}"),
+            Self::Held { passes } => write!(f, "held until {passes} passed"),
+            Self::Overtook => f.write_str("overtook"),
+            Self::Corrupted { bits } => write!(f, "corrupted, bits {}", bits.len()),
+        }
+    }
+}
