@@ -1,0 +1,69 @@
+# Every command a person or the build machine runs. `make` alone lists them.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.NOTPARALLEL:
+.DEFAULT_GOAL := help
+
+# Where cargo builds. One profile for all but `bench`, so that OpenSSL is built once.
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+BIN := $(TARGET)/debug
+CERTS := $(TARGET)/certs
+
+# The address `make run` listens on; one of the names in the test certificates.
+LISTEN ?= [::1]:4433
+# Further arguments for the lab: names of scenarios, --seed N, --format json.
+LAB_ARGS ?=
+
+.PHONY: help deps build certs run test lab bench fmt check ci clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+deps: ## install what this machine lacks for any target; says what and why
+	@scripts/deps.sh all
+
+build: ## build everything
+	@scripts/deps.sh build
+	cargo build --locked --workspace
+
+certs: build ## write a test PKI to target/certs unless one is there
+	@if [[ -e $(CERTS)/ca.pem ]]; then echo '$(CERTS) holds a PKI already'; \
+	else $(BIN)/dtls-certs generate --force $(CERTS); fi
+
+run: build ## start the server with a fresh test PKI and print what to paste for a client
+	@$(BIN)/dtls-certs generate --force $(CERTS) >/dev/null
+	@echo 'From another terminal, in this directory:'
+	@echo "  $(BIN)/dtls-client connect '$(LISTEN)' --ca $(CERTS)/ca.pem"
+	@echo "  openssl s_client -dtls1_2 -connect '$(LISTEN)' -CAfile $(CERTS)/ca.pem -verify_hostname localhost -verify_return_error"
+	@exec $(BIN)/dtls-server --listen '$(LISTEN)' --cert $(CERTS)/server.pem --key $(CERTS)/server.key
+
+test: ## run all tests, without root
+	@scripts/deps.sh test
+	cargo build --locked --workspace
+	cargo test --locked --workspace --doc --quiet
+	cargo nextest run --locked --workspace
+
+lab: ## run handshakes across a network broken on purpose; LAB_ARGS='NAME --seed 7'
+	@scripts/deps.sh lab
+	cargo build --locked --workspace
+	$(BIN)/dtls-lab run $(LAB_ARGS)
+
+bench: ## measure handshakes and memory of the server (release build)
+	@scripts/deps.sh build
+	cargo bench --locked -p dtls-server --bench handshake
+
+fmt: ## format the code
+	cargo fmt --all
+
+check: ## format, clippy and documentation without warnings, dependency direction
+	@scripts/deps.sh check
+	cargo fmt --all --check || { echo 'run: make fmt' >&2; exit 1; }
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps
+	scripts/check-deps.sh
+
+ci: check test lab ## everything a change must pass
+
+clean: ## remove everything that was built
+	cargo clean
