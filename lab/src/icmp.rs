@@ -47,7 +47,12 @@ pub const KINDS: &[IcmpKind] = &[
     v4(3, 11, "net-unreachable-for-tos", None),
     v4(3, 12, "host-unreachable-for-tos", None),
     v4(3, 13, "admin-prohibited", Some(Errno::EHOSTUNREACH)),
-    v4(3, 14, "host-precedence-violation", Some(Errno::EHOSTUNREACH)),
+    v4(
+        3,
+        14,
+        "host-precedence-violation",
+        Some(Errno::EHOSTUNREACH),
+    ),
     v4(3, 15, "precedence-cutoff", Some(Errno::EHOSTUNREACH)),
     v4(4, 0, "source-quench", None),
     v4(11, 0, "time-exceeded", None),
@@ -134,7 +139,9 @@ fn quote(path: &Path) -> Vec<u8> {
         path: *path,
         payload: &QUOTED_PAYLOAD,
     };
-    datagram.to_frame().split_off(etherparse::Ethernet2Header::LEN)
+    datagram
+        .to_frame()
+        .split_off(etherparse::Ethernet2Header::LEN)
 }
 
 /// What an outsider would guess of the payload: the start of an epoch-1 record.

@@ -190,7 +190,10 @@ impl FromStr for MessageType {
     type Err = ();
 
     fn from_str(name: &str) -> Result<Self, ()> {
-        Self::NAMED.into_iter().find(|message| message.to_string() == name).ok_or(())
+        Self::NAMED
+            .into_iter()
+            .find(|message| message.to_string() == name)
+            .ok_or(())
     }
 }
 

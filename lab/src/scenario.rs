@@ -4,6 +4,7 @@
 //! refused by `parse` with file, line and key, so no later stage checks again.
 
 mod parse;
+mod raw;
 
 pub use parse::ScenarioError;
 
@@ -214,7 +215,7 @@ impl Scenario {
     ///
     /// The first thing that is wrong, with line and column.
     pub fn parse(file: impl Into<PathBuf>, text: &str) -> Result<Self, ScenarioError> {
-        parse::scenario(file.into(), text)
+        parse::scenario(&file.into(), text)
     }
 
     /// The link in one direction.
@@ -245,7 +246,10 @@ impl Catalogue {
         T: AsRef<str>,
     {
         let scenarios = parse::catalogue(
-            files.into_iter().map(|(file, text)| (file.into(), text)).collect(),
+            files
+                .into_iter()
+                .map(|(file, text)| (file.into(), text))
+                .collect(),
         )?;
         Ok(Self { scenarios })
     }

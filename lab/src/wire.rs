@@ -211,12 +211,18 @@ impl Engine {
             }),
             deliveries,
         };
-        let after = offered.deliveries.iter().map(|delivery| delivery.at).max().unwrap_or(now);
+        let after = offered
+            .deliveries
+            .iter()
+            .map(|delivery| delivery.at)
+            .max()
+            .unwrap_or(now);
         for (index, inject) in self.injects.iter().enumerate() {
             let Trigger::After(ref trigger) = inject.trigger else {
                 continue;
             };
-            if flow.inject_uses[index] < inject.times && trigger.selects(&seen, &mut draws.inject(index))
+            if flow.inject_uses[index] < inject.times
+                && trigger.selects(&seen, &mut draws.inject(index))
             {
                 flow.inject_uses[index] += 1;
                 let source = Source {
@@ -224,7 +230,9 @@ impl Engine {
                     flow: flow_id,
                     inject: index,
                 };
-                offered.deliveries.extend(inject.forge(after, &flow.path, &source));
+                offered
+                    .deliveries
+                    .extend(inject.forge(after, &flow.path, &source));
             }
         }
         offered
@@ -279,7 +287,10 @@ impl Engine {
     }
 
     fn held(&self) -> impl Iterator<Item = &Held> {
-        self.flows.iter().flat_map(|flow| &flow.sides).flat_map(|side| &side.held)
+        self.flows
+            .iter()
+            .flat_map(|flow| &flow.sides)
+            .flat_map(|side| &side.held)
     }
 
     fn flow_of(&mut self, direction: Direction, path: &Path) -> usize {
@@ -287,7 +298,11 @@ impl Engine {
             Direction::ToServer => *path,
             Direction::ToClient => path.reversed(),
         };
-        if let Some(index) = self.flows.iter().position(|flow| flow.client == path.source) {
+        if let Some(index) = self
+            .flows
+            .iter()
+            .position(|flow| flow.client == path.source)
+        {
             return index;
         }
         self.flows.push(Flow {
@@ -365,10 +380,12 @@ impl Side {
         for held in &mut self.held {
             held.passes -= 1;
         }
-        self.held.extract_if(.., |held| held.passes == 0).map(move |held| Delivery {
-            at,
-            ..held.delivery
-        })
+        self.held
+            .extract_if(.., |held| held.passes == 0)
+            .map(move |held| Delivery {
+                at,
+                ..held.delivery
+            })
     }
 }
 

@@ -119,7 +119,11 @@ impl<'a> Reader<'a> {
 
     fn uint(&mut self, length: usize) -> Option<u64> {
         let bytes = self.take(length)?;
-        Some(bytes.iter().fold(0, |number, byte| number << 8 | u64::from(*byte)))
+        Some(
+            bytes
+                .iter()
+                .fold(0, |number, byte| number << 8 | u64::from(*byte)),
+        )
     }
 
     fn u8(&mut self) -> Option<u8> {

@@ -1,44 +1,640 @@
-//! TOML to [`Scenario`]: the file's own shape, the checks, and errors that name the place.
+//! TOML to [`Scenario`]: the checks, and errors that name the place.
+//!
+//! The file's own shape stands in `raw`, which refuses unknown keys and impossible single
+//! values; here is what only several values together can get wrong.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use super::Scenario;
+use toml::Spanned;
 
-/// Why a scenario file is refused.
-#[derive(Debug, thiserror::Error)]
-pub enum ScenarioError {
-    /// The author's: something in the file is not as it must be.
-    #[error("{file}:{line}:{column}: {problem}", file = file.display())]
-    Invalid {
-        /// The file.
-        file: PathBuf,
-        /// Line, from 1.
-        line: usize,
-        /// Column, from 1.
-        column: usize,
-        /// What is wrong and what to write instead.
-        problem: String,
-    },
+use super::raw::{Raw, RawExpect, RawInject, RawLink, RawLinks, RawPlay, RawRule, RawSelector};
+use super::{
+    Action, Expect, Family, Icmp, Implementation, Inject, Link, Outcome, Payload, Play, Rule,
+    Scenario, Selector, Trigger,
+};
+use crate::icmp::{self, IcmpKind};
+use crate::packet::Direction;
+use crate::record::{ContentType, MessageType};
+
+/// Why a scenario file is refused: the author's mistake, with its place.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}:{line}:{column}: {problem}", file.display())]
+pub struct ScenarioError {
+    /// The file.
+    pub file: PathBuf,
+    /// Line, from 1.
+    pub line: usize,
+    /// Column in characters, from 1.
+    pub column: usize,
+    /// What is wrong and what to write instead.
+    pub problem: String,
 }
 
-pub(super) fn scenario(file: PathBuf, text: &str) -> Result<Scenario, ScenarioError> {
-    todo!("{file:?} {text}")
+/// What is wrong and where in the text, before it is known which file that is.
+struct Problem {
+    span: Range<usize>,
+    text: String,
+}
+
+fn problem<T>(span: Range<usize>, text: impl Into<String>) -> Result<T, Problem> {
+    Err(Problem {
+        span,
+        text: text.into(),
+    })
+}
+
+pub(super) fn scenario(file: &Path, text: &str) -> Result<Scenario, ScenarioError> {
+    raw(file, text).and_then(|raw| check(file, raw).map_err(|problem| locate(file, text, &problem)))
 }
 
 pub(super) fn catalogue<T: AsRef<str>>(
     files: Vec<(PathBuf, T)>,
 ) -> Result<BTreeMap<String, Scenario>, ScenarioError> {
-    files
-        .into_iter()
-        .map(|(file, text)| scenario(file, text.as_ref()).map(|parsed| (parsed.name.clone(), parsed)))
-        .collect()
+    let mut scenarios = BTreeMap::new();
+    for (file, text) in &files {
+        let parsed = scenario(file, text.as_ref())?;
+        if let Some(twin) = scenarios.insert(parsed.name.clone(), parsed) {
+            let text = format!("a second scenario is named `{}`; rename one", twin.name);
+            return Err(locate(file, "", &Problem { span: 0..0, text }));
+        }
+    }
+    for (file, text) in &files {
+        let raw = raw(file, text.as_ref())?;
+        if let Some(control) = raw.control {
+            check_control(&scenarios, raw.name.get_ref(), &control)
+                .map_err(|problem| locate(file, text.as_ref(), &problem))?;
+        }
+    }
+    Ok(scenarios)
 }
 
-/// The candidate most like `name`, if any is like it at all.
+/// A control exists, and the chain of controls ends.
+fn check_control(
+    scenarios: &BTreeMap<String, Scenario>,
+    name: &str,
+    control: &Spanned<String>,
+) -> Result<(), Problem> {
+    let mut next = control.get_ref();
+    for _ in 0..=scenarios.len() {
+        let Some(scenario) = scenarios.get(next) else {
+            return problem(
+                control.span(),
+                format!(
+                    "control `{next}` is not the name of a scenario{}",
+                    did_you_mean(next, scenarios.keys().map(String::as_str))
+                ),
+            );
+        };
+        match &scenario.control {
+            Some(control) => next = control,
+            None => return Ok(()),
+        }
+    }
+    problem(
+        control.span(),
+        format!("the controls of `{name}` form a circle; one of them must do without a fault"),
+    )
+}
+
+fn raw(file: &Path, text: &str) -> Result<Raw, ScenarioError> {
+    toml::from_str(text).map_err(|error| {
+        let problem = Problem {
+            span: error.span().unwrap_or(0..0),
+            text: explain(error.message()),
+        };
+        locate(file, text, &problem)
+    })
+}
+
+fn locate(file: &Path, text: &str, problem: &Problem) -> ScenarioError {
+    let before = text.get(..problem.span.start).unwrap_or(text);
+    let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+    ScenarioError {
+        file: file.to_owned(),
+        line: before.matches('\n').count() + 1,
+        column: before[line_start..].chars().count() + 1,
+        problem: problem.text.clone(),
+    }
+}
+
+/// What serde says, in the words of a scenario file; adds the valid word most like a wrong one.
+fn explain(message: &str) -> String {
+    let kinds = [
+        ("unknown field `", "unknown key"),
+        ("unknown variant `", "unknown value"),
+    ];
+    for (prefix, what) in kinds {
+        if let Some((wrong, rest)) = message
+            .strip_prefix(prefix)
+            .and_then(|rest| rest.split_once('`'))
+        {
+            let valid: Vec<&str> = rest.split('`').skip(1).step_by(2).collect();
+            return format!(
+                "{what} `{wrong}`{}; valid here: {}",
+                did_you_mean(wrong, valid.iter().copied()),
+                valid.join(", ")
+            );
+        }
+    }
+    match message.strip_prefix("missing field ") {
+        Some(key) => format!("the key {key} is missing"),
+        None => message.lines().collect::<Vec<_>>().join(" "),
+    }
+}
+
+fn did_you_mean<'a>(wrong: &str, valid: impl Iterator<Item = &'a str>) -> String {
+    nearest(wrong, valid).map_or_else(String::new, |near| format!(", did you mean `{near}`?"))
+}
+
+/// The candidate most like `name`; none if more than half of it would have to change.
 pub(super) fn nearest<'a>(
     name: &str,
     candidates: impl Iterator<Item = &'a str>,
 ) -> Option<&'a str> {
-    candidates.into_iter().find(|candidate| *candidate == name)
+    candidates
+        .map(|candidate| (strsim::damerau_levenshtein(name, candidate), candidate))
+        .filter(|(distance, _)| *distance <= name.chars().count().div_ceil(2))
+        .min()
+        .map(|(_, candidate)| candidate)
 }
+
+fn check(file: &Path, raw: Raw) -> Result<Scenario, Problem> {
+    let stem = file
+        .file_stem()
+        .and_then(|stem| stem.to_str())
+        .unwrap_or_default();
+    if raw.name.get_ref() != stem {
+        return problem(
+            raw.name.span(),
+            format!("a scenario is named as its file: write name = \"{stem}\" or rename the file"),
+        );
+    }
+    if raw.claim.get_ref().trim().is_empty() {
+        return problem(
+            raw.claim.span(),
+            "the claim is empty; say in one sentence what must hold",
+        );
+    }
+    let families = families(raw.families)?;
+    let clients = raw.clients.get();
+    let plays = plays(raw.play, clients)?;
+    let (to_server, to_client) = links(raw.link)?;
+    let rules = raw
+        .rule
+        .into_iter()
+        .map(rule)
+        .collect::<Result<Vec<_>, _>>()?;
+    if let (Some(first), None) = (raw.inject.first(), raw.attacker) {
+        return problem(
+            first.span(),
+            "an inject is an attacker's doing: name the `attacker` at the top of the file",
+        );
+    }
+    let injects = raw
+        .inject
+        .into_iter()
+        .map(|raw| inject(raw, &families))
+        .collect::<Result<Vec<_>, _>>()?;
+    let perfect = to_server == Link::default() && to_client == Link::default();
+    let faultless = perfect && rules.is_empty() && injects.is_empty() && clients == 1;
+    if raw.control.is_none() && !faultless {
+        return problem(
+            raw.name.span(),
+            "a scenario with a fault needs a `control`: the name of the scenario without it",
+        );
+    }
+    Ok(Scenario {
+        name: raw.name.into_inner(),
+        claim: raw.claim.into_inner(),
+        reference: raw.reference,
+        attacker: raw.attacker,
+        families,
+        control: raw.control.map(Spanned::into_inner),
+        clients,
+        deadline: raw.deadline.0,
+        plays,
+        to_server,
+        to_client,
+        rules,
+        injects,
+        expect: expect(raw.expect)?,
+    })
+}
+
+fn families(raw: Option<Spanned<Vec<Family>>>) -> Result<Vec<Family>, Problem> {
+    let Some(raw) = raw else {
+        return Ok(vec![Family::Ipv4, Family::Ipv6]);
+    };
+    let span = raw.span();
+    let mut families = raw.into_inner();
+    families.sort_unstable();
+    families.dedup();
+    if families.is_empty() {
+        return problem(
+            span,
+            "no family: write ipv4, ipv6, or leave the key out for both",
+        );
+    }
+    Ok(families)
+}
+
+fn plays(raw: Vec<Spanned<RawPlay>>, clients: u32) -> Result<Vec<Play>, Problem> {
+    if raw.is_empty() {
+        let usual = [Implementation::Ours, Implementation::Openssl];
+        return Ok(usual
+            .into_iter()
+            .filter(|client| clients == 1 || *client == Implementation::Ours)
+            .map(|client| Play {
+                server: Implementation::Ours,
+                client,
+                server_args: Vec::new(),
+                client_args: Vec::new(),
+                fails_because: None,
+            })
+            .collect());
+    }
+    let mut plays = Vec::new();
+    for play in raw {
+        let span = play.span();
+        let play = play.into_inner();
+        if clients > 1 && play.client != Implementation::Ours {
+            return problem(
+                span,
+                format!(
+                    "only our client starts {clients} at once; write client = \"ours\" or leave \
+                     `clients` out"
+                ),
+            );
+        }
+        plays.push(Play {
+            server: play.server,
+            client: play.client,
+            server_args: play.server_args,
+            client_args: play.client_args,
+            fails_because: play.fails_because,
+        });
+    }
+    Ok(plays)
+}
+
+fn links(raw: RawLinks) -> Result<(Link, Link), Problem> {
+    if let (Some(both), true) = (
+        &raw.both,
+        raw.to_server.is_some() || raw.to_client.is_some(),
+    ) {
+        return problem(
+            both.span(),
+            "link.both already says all; write link.to_server and link.to_client instead",
+        );
+    }
+    if let Some(both) = raw.both {
+        let link = link(both)?;
+        return Ok((link.clone(), link));
+    }
+    let one = |raw: Option<_>| raw.map_or(Ok(Link::default()), link);
+    Ok((one(raw.to_server)?, one(raw.to_client)?))
+}
+
+fn link(raw: Spanned<RawLink>) -> Result<Link, Problem> {
+    let span = raw.span();
+    let raw = raw.into_inner();
+    let link = Link {
+        delay: raw.delay.0,
+        jitter: raw.jitter.0,
+        loss: raw.loss.0,
+        duplicate: raw.duplicate.0,
+        corrupt: raw.corrupt.0,
+        reorder: raw.reorder.0,
+    };
+    if link.jitter > link.delay {
+        return problem(
+            span,
+            "`jitter` exceeds `delay`; no datagram arrives before it is sent",
+        );
+    }
+    if !link.reorder.is_never() && link.delay == Duration::ZERO {
+        return problem(
+            span,
+            "`reorder` lets datagrams overtake those that wait for the delay; set a `delay`",
+        );
+    }
+    Ok(link)
+}
+
+fn rule(raw: Spanned<RawRule>) -> Result<Rule, Problem> {
+    let span = raw.span();
+    let raw = raw.into_inner();
+    let place = raw.select.span();
+    let select = selector(
+        raw.select.into_inner(),
+        if place.is_empty() {
+            span.clone()
+        } else {
+            place
+        },
+    )?;
+    let action = Action::from(raw.action);
+    if let Action::Reorder(0) | Action::Duplicate(0) | Action::Corrupt(0) = action {
+        return problem(
+            span,
+            "an action of 0 does nothing; write 1 or more, or action = \"pass\"",
+        );
+    }
+    if let Action::Duplicate(copies) = action
+        && copies > MOST_COPIES
+    {
+        return problem(
+            span,
+            format!("`duplicate` makes at most {MOST_COPIES} copies"),
+        );
+    }
+    Ok(Rule {
+        select,
+        action,
+        times: raw.times.map(Into::into),
+    })
+}
+
+/// Enough to show any resend storm, few enough not to be one.
+const MOST_COPIES: u32 = 100;
+
+fn selector(raw: RawSelector, span: Range<usize>) -> Result<Selector, Problem> {
+    let flights: Vec<u8> = raw
+        .flight
+        .into_iter()
+        .flat_map(|of| of.0)
+        .map(|of| of.0)
+        .collect();
+    let message = raw.message.map(|message| message.0);
+    let content_type = raw.content_type.map(ContentType::from);
+    let epoch = raw.epoch.map(|epoch| epoch.0);
+    let direction = agreed_direction(raw.direction, &flights, message, span.clone())?;
+    if let Some(message) = message {
+        let of = flights_of(message);
+        if !flights.is_empty() && !flights.iter().any(|flight| of.contains(flight)) {
+            return problem(
+                span,
+                format!("no such flight carries {message}, only {of:?}; change one of the two"),
+            );
+        }
+        let encrypted = message == MessageType::Finished;
+        if epoch.is_some_and(|epoch| (epoch == 1) != encrypted) {
+            return problem(
+                span,
+                format!(
+                    "{message} travels in epoch {}; change `epoch` or leave it out",
+                    u8::from(encrypted)
+                ),
+            );
+        }
+        if content_type.is_some_and(|wanted| wanted != ContentType::Handshake) {
+            return problem(
+                span,
+                format!("{message} travels in handshake records; leave `content_type` out"),
+            );
+        }
+    }
+    let chance = raw.chance.map(|chance| chance.0);
+    if chance.is_some_and(|chance| chance.is_never()) {
+        return problem(span, "a chance of 0% selects nothing; leave the rule out");
+    }
+    Ok(Selector {
+        direction,
+        flights,
+        transmissions: raw
+            .transmission
+            .into_iter()
+            .flat_map(|of| of.0)
+            .map(Into::into)
+            .collect(),
+        datagram: raw.datagram.map(|position| position.0),
+        ordinal: raw.ordinal.map(Into::into),
+        every: raw.every.map(Into::into),
+        message,
+        epoch: epoch.map(Into::into),
+        content_type,
+        chance,
+    })
+}
+
+/// The one direction that the key, the flights and the message speak of; `None` when all of
+/// them leave it open.
+fn agreed_direction(
+    said: Option<Direction>,
+    flights: &[u8],
+    message: Option<MessageType>,
+    span: Range<usize>,
+) -> Result<Option<Direction>, Problem> {
+    let sender = flights.first().map(|flight| sender_of_flight(*flight));
+    let mixed = flights
+        .iter()
+        .any(|flight| Some(sender_of_flight(*flight)) != sender);
+    if mixed && said.is_some() {
+        return problem(
+            span,
+            "`flight` names flights of both directions; leave `direction` or some of them out",
+        );
+    }
+    let of_flight = match sender {
+        Some(by) if !mixed => Some((by, format!("flight {}", flights[0]))),
+        _ => None,
+    };
+    let of_message = message.and_then(|message| Some((sender_of(message)?, message.to_string())));
+    let mut agreed = said;
+    for (by, what) in of_flight.into_iter().chain(of_message) {
+        if agreed.is_some_and(|agreed| agreed != by) {
+            return problem(
+                span,
+                format!(
+                    "{what} goes {by} and never {}; change one of the two",
+                    by.reversed()
+                ),
+            );
+        }
+        agreed = Some(by);
+    }
+    Ok(agreed)
+}
+
+/// Odd flights are the client's (RFC 6347, figure 1).
+fn sender_of_flight(flight: u8) -> Direction {
+    if flight % 2 == 1 {
+        Direction::ToServer
+    } else {
+        Direction::ToClient
+    }
+}
+
+/// Which way a message goes; `None` for those both sides send.
+fn sender_of(message: MessageType) -> Option<Direction> {
+    match message {
+        MessageType::ClientHello
+        | MessageType::ClientKeyExchange
+        | MessageType::CertificateVerify => Some(Direction::ToServer),
+        MessageType::HelloRequest
+        | MessageType::ServerHello
+        | MessageType::HelloVerifyRequest
+        | MessageType::NewSessionTicket
+        | MessageType::ServerKeyExchange
+        | MessageType::CertificateRequest
+        | MessageType::ServerHelloDone
+        | MessageType::CertificateStatus => Some(Direction::ToClient),
+        MessageType::Certificate | MessageType::Finished | MessageType::Other(_) => None,
+    }
+}
+
+/// The flights a message can be part of, full and resumed handshakes together.
+fn flights_of(message: MessageType) -> &'static [u8] {
+    match message {
+        MessageType::ClientHello => &[1, 3],
+        MessageType::HelloVerifyRequest => &[2],
+        MessageType::ServerHello
+        | MessageType::ServerKeyExchange
+        | MessageType::CertificateRequest
+        | MessageType::ServerHelloDone
+        | MessageType::CertificateStatus => &[4],
+        MessageType::Certificate => &[4, 5],
+        MessageType::ClientKeyExchange | MessageType::CertificateVerify => &[5],
+        MessageType::NewSessionTicket => &[4, 6],
+        MessageType::Finished => &[4, 5, 6],
+        MessageType::HelloRequest | MessageType::Other(_) => &[],
+    }
+}
+
+fn inject(raw: Spanned<RawInject>, families: &[Family]) -> Result<Inject, Problem> {
+    let span = raw.span();
+    let raw = raw.into_inner();
+    let trigger = match (raw.when, raw.after) {
+        (Some(_), None) => Trigger::Established,
+        (None, Some(after)) => {
+            let span = after.span();
+            Trigger::After(selector(after.into_inner(), span)?)
+        }
+        _ => {
+            return problem(
+                span,
+                "an inject needs one trigger: when = \"established\" or after = { flight = … }",
+            );
+        }
+    };
+    let mtu = raw.mtu.map(|mtu| u32::from(mtu.get()));
+    let payload = match (raw.icmp, raw.datagram) {
+        (Some(name), None) => {
+            let kinds = icmp_kinds(&name, families)?;
+            let announces = kinds.iter().any(|kind| kind.name == icmp::PACKET_TOO_BIG);
+            if mtu.is_some() && !announces {
+                return problem(
+                    span,
+                    "only icmp = \"packet-too-big\" or \"all\" carries an `mtu`",
+                );
+            }
+            Payload::Icmp(Icmp {
+                kinds,
+                mtu: mtu.unwrap_or(USUAL_MTU),
+            })
+        }
+        (None, Some(datagram)) => {
+            let forgery = datagram.into();
+            if mtu.is_some() {
+                return problem(span, "`mtu` belongs to icmp = \"packet-too-big\"");
+            }
+            Payload::Datagram(forgery)
+        }
+        _ => {
+            return problem(span, "an inject sends one thing: `icmp` or `datagram`");
+        }
+    };
+    Ok(Inject {
+        trigger,
+        to: raw.to.into(),
+        payload,
+        delay: raw.delay.0,
+        spacing: raw.spacing.0,
+        times: raw.times.into(),
+    })
+}
+
+/// The smallest MTU every link has under IPv6 (RFC 8200 §5), and a plausible one under IPv4.
+const USUAL_MTU: u32 = 1280;
+
+/// The kinds that `all`, a name or `type/code` means in these families.
+fn icmp_kinds(
+    wanted: &Spanned<String>,
+    families: &[Family],
+) -> Result<Vec<&'static IcmpKind>, Problem> {
+    let name = wanted.get_ref();
+    if name == "all" {
+        return Ok(families
+            .iter()
+            .flat_map(|family| icmp::kinds_of(*family))
+            .collect());
+    }
+    let numbers = name
+        .split_once('/')
+        .and_then(|(kind, code)| Some((kind.parse::<u8>().ok()?, code.parse::<u8>().ok()?)));
+    if numbers.is_some() && families.len() > 1 {
+        return problem(
+            wanted.span(),
+            format!(
+                "{name} means different errors in ICMP and ICMPv6; write families = [\"ipv4\"] or \
+                 [\"ipv6\"], or the error's name"
+            ),
+        );
+    }
+    let mut kinds = Vec::new();
+    for family in families {
+        let found = icmp::kinds_of(*family).find(|kind| match numbers {
+            Some(numbers) => (kind.icmp_type, kind.code) == numbers,
+            None => kind.name == name,
+        });
+        let Some(kind) = found else {
+            let valid: Vec<&str> = icmp::kinds_of(*family).map(|kind| kind.name).collect();
+            return problem(
+                wanted.span(),
+                format!(
+                    "{family} has no ICMP error `{name}`{}; valid here: all, {}",
+                    did_you_mean(name, valid.iter().copied()),
+                    valid.join(", ")
+                ),
+            );
+        };
+        kinds.push(kind);
+    }
+    Ok(kinds)
+}
+
+fn expect(raw: Spanned<RawExpect>) -> Result<Expect, Problem> {
+    let span = raw.span();
+    let raw = raw.into_inner();
+    let expect = Expect {
+        outcome: raw.outcome.unwrap_or(Outcome::Echo),
+        handshake_min: raw.handshake_min.map_or(Duration::ZERO, |time| time.0),
+        handshake_max: raw.handshake_max.map(|time| time.0),
+        resent_min: raw.resent_min,
+        resent_max: raw.resent_max,
+        server_counters: raw.server,
+        threads_left: raw.threads_left,
+    };
+    if expect
+        .handshake_max
+        .is_some_and(|max| max < expect.handshake_min)
+    {
+        return problem(
+            span,
+            "`handshake_min` exceeds `handshake_max`; no handshake can meet both",
+        );
+    }
+    if expect.resent_max.is_some_and(|max| max < expect.resent_min) {
+        return problem(
+            span,
+            "`resent_min` exceeds `resent_max`; no run can meet both",
+        );
+    }
+    Ok(expect)
+}
+
+#[cfg(test)]
+mod tests;

@@ -58,13 +58,16 @@ pub struct Seen<'a> {
 impl Selector {
     /// Whether the datagram is meant; draws only if all but chance speaks for it.
     pub fn selects(&self, seen: &Seen<'_>, draw: &mut ChaCha20Rng) -> bool {
-        self.direction.is_none_or(|direction| direction == seen.direction)
+        self.direction
+            .is_none_or(|direction| direction == seen.direction)
             && self.selects_place(seen.place)
             && self.ordinal.is_none_or(|ordinal| ordinal == seen.ordinal)
-            && self.every.is_none_or(|every| seen.ordinal.is_multiple_of(every.into()))
-            && self.message.is_none_or(|message| {
-                seen.records.iter().any(|record| carries(record, message))
-            })
+            && self
+                .every
+                .is_none_or(|every| seen.ordinal.is_multiple_of(every.into()))
+            && self
+                .message
+                .is_none_or(|message| seen.records.iter().any(|record| carries(record, message)))
             && self.selects_record(seen.records)
             && self.chance.is_none_or(|chance| chance.comes_true(draw))
     }
@@ -88,7 +91,9 @@ impl Selector {
         (self.epoch.is_none() && self.content_type.is_none())
             || records.iter().any(|record| {
                 self.epoch.is_none_or(|epoch| epoch == record.epoch)
-                    && self.content_type.is_none_or(|wanted| wanted == record.content_type)
+                    && self
+                        .content_type
+                        .is_none_or(|wanted| wanted == record.content_type)
             })
     }
 }
