@@ -27,7 +27,9 @@ build: ## build everything
 	@scripts/deps.sh build
 	cargo build --locked --workspace
 
-certs: build ## write a test PKI to target/certs unless one is there
+certs: ## write a test PKI to target/certs unless one is there
+	@scripts/deps.sh build
+	cargo build --locked -p dtls-certs
 	@if [[ -e $(CERTS)/ca.pem ]]; then echo '$(CERTS) holds a PKI already'; \
 	else $(BIN)/dtls-certs generate --force $(CERTS); fi
 
