@@ -1,7 +1,39 @@
 //! A handshake lab: real DTLS programs across a network broken on purpose.
+//!
+//! ```text
+//! lab/scenarios/*.toml
+//!      │
+//!  scenario ── schedule ── run ─┬─ netns     three network namespaces, two veth pairs
+//!                               ├─ relay     the wire between them: engine, sockets, clock
+//!                               │    └─ wire   rules and seed: a fate for each datagram
+//!                               ├─ endpoint  the programs under test, and their talk
+//!                               │
+//!                            observe         what happened on the wire, in order
+//!                               │
+//!                            verdict         against what the scenario expects
+//!                               │
+//!                            report          table, JSON, evidence
+//! ```
+//!
+//! Threads: the main thread plans and prints; `--jobs` threads play one run at a time each; every
+//! run has a relay thread and two reader threads per endpoint. All waits have deadlines.
+//!
+//! The lab links nothing of what it judges: it starts programs and reads the wire with a record
+//! parser of its own.
+#![forbid(unsafe_code)]
 
+pub mod cli;
 pub mod scenario;
+pub mod schedule;
+pub mod run;
+pub mod netns;
+pub mod relay;
 pub mod wire;
 pub mod packet;
 pub mod record;
 pub mod icmp;
+pub mod endpoint;
+pub mod observe;
+pub mod verdict;
+pub mod report;
+mod clock;

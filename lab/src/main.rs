@@ -1,3 +1,303 @@
-//! Placeholder.
+//! `dtls-lab`: flags, scenarios, runs, report, exit status. Main thread.
 #![forbid(unsafe_code)]
-fn main() {}
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use clap::Parser;
+use dtls_certs::TestPki;
+use dtls_lab::cli::{Cli, Command, FamilyArg, Format, ListArgs, RunArgs};
+use dtls_lab::endpoint::{MissingProgram, Programs, Role};
+use dtls_lab::netns::{self, NetnsError};
+use dtls_lab::report::{Report, Required, Row, Summary, write_json, write_table};
+use dtls_lab::run::{Lab, label};
+use dtls_lab::scenario::{Catalogue, Family, Implementation, ScenarioError};
+use dtls_lab::schedule::{Filter, PlanError, Planned, Progress, evidence_folder, plan, run_all};
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// Why the lab ended before it had verdicts.
+#[derive(Debug, thiserror::Error)]
+enum LabError {
+    #[error(transparent)]
+    Scenario(#[from] ScenarioError),
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    #[error("{0}")]
+    Requirement(String),
+    #[error("cannot read scenarios from {} ({source}): name a readable folder with --scenarios", path.display())]
+    Scenarios { path: PathBuf, source: io::Error },
+    #[error("no scenario file (*.toml) in {}: name another folder with --scenarios", .0.display())]
+    NoScenarios(PathBuf),
+    #[error("cannot write evidence below {} ({source}): name another folder with --out", path.display())]
+    Evidence { path: PathBuf, source: io::Error },
+    #[error("cannot make the test PKI: {0}")]
+    Pki(#[from] dtls_certs::WriteError),
+    #[error(transparent)]
+    Namespace(#[from] NetnsError),
+    #[error(transparent)]
+    Missing(#[from] MissingProgram),
+    #[error("cannot print: {0}")]
+    Print(#[from] io::Error),
+}
+
+impl LabError {
+    /// 2 for what the person wrote, 3 for what the machine lacks.
+    const fn exit_code(&self) -> u8 {
+        match self {
+            Self::Scenario(_)
+            | Self::Plan(_)
+            | Self::Requirement(_)
+            | Self::Scenarios { .. }
+            | Self::NoScenarios(_) => 2,
+            Self::Evidence { .. }
+            | Self::Pki(_)
+            | Self::Namespace(_)
+            | Self::Missing(_)
+            | Self::Print(_) => 3,
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).init();
+    let done = match Cli::parse().command {
+        Command::List(arguments) => list(&arguments).map(|()| ExitCode::SUCCESS),
+        Command::Run(arguments) => run(&arguments),
+    };
+    done.unwrap_or_else(|error| {
+        // `dtls-lab list | head` closes our output on purpose.
+        if let LabError::Print(source) = &error
+            && source.kind() == io::ErrorKind::BrokenPipe
+        {
+            return ExitCode::SUCCESS;
+        }
+        let mut text = error.to_string();
+        let mut source = std::error::Error::source(&error);
+        while let Some(inner) = source {
+            let inner_text = inner.to_string();
+            if !text.contains(&inner_text) {
+                text = format!("{text}: {inner_text}");
+            }
+            source = inner.source();
+        }
+        eprintln!("dtls-lab: {text}");
+        ExitCode::from(error.exit_code())
+    })
+}
+
+fn list(arguments: &ListArgs) -> Result<(), LabError> {
+    let catalogue = catalogue(arguments.scenarios.as_deref())?;
+    let mut out = io::stdout().lock();
+    for scenario in catalogue.iter() {
+        writeln!(out, "{}\n    {}", scenario.name, scenario.claim)?;
+        for play in &scenario.plays {
+            write!(
+                out,
+                "    {} / {}",
+                label(play, Role::Server),
+                label(play, Role::Client)
+            )?;
+            match &play.fails_because {
+                Some(reason) => writeln!(out, ": fails, {reason}")?,
+                None => writeln!(out)?,
+            }
+        }
+    }
+    Ok(())
+}
+
+fn run(arguments: &RunArgs) -> Result<ExitCode, LabError> {
+    let started = now();
+    let required = std::env::var("LAB_REQUIRE").unwrap_or_default();
+    let required = Required::parse(&required).map_err(LabError::Requirement)?;
+    let catalogue = catalogue(arguments.scenarios.as_deref())?;
+    let filter = Filter {
+        names: arguments.names.clone(),
+        family: arguments.family.map(|family| match family {
+            FamilyArg::Ipv4 => Family::Ipv4,
+            FamilyArg::Ipv6 => Family::Ipv6,
+        }),
+        server: arguments.server.clone(),
+        client: arguments.client.clone(),
+    };
+    let plan = plan(&catalogue, &filter)?;
+    let programs = programs(arguments);
+    require_ours(&programs, &plan)?;
+    // Before any thread exists: the kernel lets only a process with one thread change its user namespace.
+    netns::claim_privileges()?;
+
+    let seed = arguments.seed.unwrap_or_else(rand::random);
+    let (evidence, pki) = prepare(&arguments.out, seed)?;
+    let lab = Lab {
+        programs,
+        seed,
+        evidence,
+        pki,
+    };
+    if arguments.format == Format::Text {
+        writeln!(
+            io::stdout(),
+            "dtls-lab: {} runs, backend {BACKEND}, seed {seed:x}",
+            plan.len()
+        )?;
+    }
+    let bar = progress_bar(plan.len());
+    let finished = run_all(
+        &lab,
+        &plan,
+        arguments.jobs.into(),
+        &|progress| match progress {
+            Progress::Started(job) => bar.set_message(job.slug()),
+            Progress::Ended(..) => bar.inc(1),
+        },
+    );
+    bar.finish_and_clear();
+
+    let rows: Vec<Row> = plan
+        .iter()
+        .zip(&finished)
+        .map(|(planned, finished)| Row::new(&planned.job, finished, &required, seed))
+        .collect();
+    let summary = Summary::of(&rows, started.elapsed());
+    let report = Report {
+        seed: format!("{seed:x}"),
+        backend: BACKEND,
+        runs: rows,
+        summary,
+    };
+    save(&lab.evidence, &report).map_err(|source| LabError::Evidence {
+        path: lab.evidence.clone(),
+        source,
+    })?;
+    match arguments.format {
+        Format::Text => {
+            let mut out = anstream::stdout().lock();
+            write_table(&mut out, &report)?;
+            let latest = arguments.out.join("latest");
+            writeln!(
+                out,
+                "evidence {}   replay all: dtls-lab run --seed {seed:x}",
+                latest.display()
+            )?;
+        }
+        Format::Json => write_json(&mut io::stdout().lock(), &report)?,
+    }
+    Ok(if summary.unexpected == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// How the wire is made, in a few words.
+const BACKEND: &str = "wire (namespaces, veth, AF_PACKET)";
+
+/// The scenarios of a folder, or those built in.
+fn catalogue(folder: Option<&Path>) -> Result<Catalogue, LabError> {
+    let Some(folder) = folder else {
+        return Ok(Catalogue::parse(BUILT_IN.iter().copied())?);
+    };
+    let unreadable = |source| LabError::Scenarios {
+        path: folder.to_owned(),
+        source,
+    };
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(unreadable)? {
+        let path = entry.map_err(unreadable)?.path();
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "toml")
+        {
+            let text = std::fs::read_to_string(&path).map_err(unreadable)?;
+            files.push((path, text));
+        }
+    }
+    if files.is_empty() {
+        return Err(LabError::NoScenarios(folder.to_owned()));
+    }
+    files.sort();
+    Ok(Catalogue::parse(files)?)
+}
+
+/// The files of `lab/scenarios`: name and text.
+const BUILT_IN: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/scenarios.rs"));
+
+/// Where our programs are: where the flags say, else beside this one.
+fn programs(arguments: &RunArgs) -> Programs {
+    let beside = std::env::current_exe()
+        .ok()
+        .and_then(|path| path.parent().map(Path::to_owned))
+        .unwrap_or_default();
+    let folder = arguments.bin_dir.clone().unwrap_or(beside);
+    let absolute = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
+    let named =
+        |file: &Option<PathBuf>, name| absolute(file.clone().unwrap_or_else(|| folder.join(name)));
+    Programs {
+        server: named(&arguments.server_bin, "dtls-server"),
+        client: named(&arguments.client_bin, "dtls-client"),
+        server_args: arguments.server_arg.clone(),
+    }
+}
+
+/// Ours must be there if anything needs them: a lab that skips what it was built for is no lab.
+/// Other implementations may be missing; their runs are skipped and counted.
+fn require_ours(programs: &Programs, plan: &[Planned<'_>]) -> Result<(), MissingProgram> {
+    for Planned { job, .. } in plan {
+        for (implementation, role) in [
+            (job.play.server, Role::Server),
+            (job.play.client, Role::Client),
+        ] {
+            if implementation == Implementation::Ours {
+                programs.require(implementation, role)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Makes the folder of this run, its PKI, and the link `latest`.
+fn prepare(out: &Path, seed: u64) -> Result<(PathBuf, PathBuf), LabError> {
+    let trouble = |source| LabError::Evidence {
+        path: out.to_owned(),
+        source,
+    };
+    let out = std::path::absolute(out).map_err(trouble)?;
+    let evidence = evidence_folder(&out, seed).map_err(trouble)?;
+    let pki = evidence.join("pki");
+    TestPki::generate(&pki)?;
+    let (link, new) = (out.join("latest"), evidence.join("latest.tmp"));
+    if let Some(name) = evidence.file_name() {
+        // Renamed into place: two labs at once must not find the link missing.
+        std::os::unix::fs::symlink(name, &new).map_err(trouble)?;
+        std::fs::rename(&new, &link).map_err(trouble)?;
+    }
+    Ok((evidence, pki))
+}
+
+fn save(evidence: &Path, report: &Report) -> io::Result<()> {
+    write_json(
+        &mut io::BufWriter::new(std::fs::File::create(evidence.join("report.json"))?),
+        report,
+    )?;
+    let text = std::fs::File::create(evidence.join("report.txt"))?;
+    write_table(&mut anstream::StripStream::new(text), report)
+}
+
+/// Drawn on stderr, and only if that is a terminal.
+fn progress_bar(runs: usize) -> ProgressBar {
+    let bar = ProgressBar::new(runs as u64);
+    if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len}  {msg}") {
+        bar.set_style(style);
+    }
+    bar
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "measures how long the whole took"
+)]
+fn now() -> Instant {
+    Instant::now()
+}

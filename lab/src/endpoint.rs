@@ -1,0 +1,225 @@
+//! The programs under test: where they are, how each is started, and how to tell what it says.
+//!
+//! Whoever adds an implementation adds a variant to [`Implementation`] and an arm to each `match`
+//! here; nothing else in the lab knows one program from another. Run's thread.
+
+pub mod process;
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::scenario::{Implementation, Play};
+use process::Stream;
+
+/// Which side of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Serves.
+    Server,
+    /// Connects.
+    Client,
+}
+
+impl Role {
+    /// The word for people, and the name of its log file.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Server => "server",
+            Self::Client => "client",
+        }
+    }
+}
+
+/// A program that a play needs is not on this machine.
+#[derive(Debug, thiserror::Error)]
+pub enum MissingProgram {
+    /// One of ours was not built or lies elsewhere.
+    #[error(
+        "{} is missing: build it with `cargo build -p dtls-server -p dtls-client`, or name its folder with {flag} or --bin-dir",
+        path.display()
+    )]
+    Ours {
+        /// Where it was looked for.
+        path: PathBuf,
+        /// The flag that names another place.
+        flag: &'static str,
+    },
+    /// OpenSSL's command is not installed.
+    #[error("`openssl` is not on the PATH: install it (`apt-get install openssl`, or `make deps`)")]
+    Openssl,
+}
+
+/// Where the programs are.
+#[derive(Debug, Clone)]
+pub struct Programs {
+    /// Our server.
+    pub server: PathBuf,
+    /// Our client.
+    pub client: PathBuf,
+    /// More arguments for our server.
+    pub server_args: Vec<String>,
+}
+
+/// What every program of a run has to know.
+#[derive(Debug)]
+pub struct Setting<'a> {
+    /// The server's address and port.
+    pub server: SocketAddr,
+    /// Folder of the test PKI.
+    pub pki: &'a Path,
+    /// Folder of the run's evidence.
+    pub evidence: &'a Path,
+    /// How many clients start at once.
+    pub clients: u32,
+}
+
+impl Programs {
+    /// Says whether the program for this role exists.
+    ///
+    /// # Errors
+    ///
+    /// [`MissingProgram`] with its name and the remedy.
+    pub fn require(
+        &self,
+        implementation: Implementation,
+        role: Role,
+    ) -> Result<(), MissingProgram> {
+        match (implementation, role) {
+            (Implementation::Ours, role) => {
+                let (path, flag) = match role {
+                    Role::Server => (&self.server, "--server-bin"),
+                    Role::Client => (&self.client, "--client-bin"),
+                };
+                if path.is_file() {
+                    return Ok(());
+                }
+                Err(MissingProgram::Ours {
+                    path: path.clone(),
+                    flag,
+                })
+            }
+            (Implementation::Openssl, _) => {
+                let path = std::env::var_os("PATH").unwrap_or_default();
+                if std::env::split_paths(&path).any(|folder| folder.join("openssl").is_file()) {
+                    return Ok(());
+                }
+                Err(MissingProgram::Openssl)
+            }
+        }
+    }
+
+    /// The command that starts the server of `play`.
+    pub fn server_command(&self, play: &Play, setting: &Setting<'_>) -> Command {
+        let address = setting.server.to_string();
+        let pki = |file: &str| setting.pki.join(file).into_os_string();
+        let keylog = setting.evidence.join("server.keylog").into_os_string();
+        let mut command;
+        match play.server {
+            Implementation::Ours => {
+                command = Command::new(&self.server);
+                command.args([
+                    "--listen",
+                    &address,
+                    "--service",
+                    "echo",
+                    "--format",
+                    "json",
+                ]);
+                command.args([
+                    OsString::from("--cert"),
+                    pki("server.pem"),
+                    "--key".into(),
+                    pki("server.key"),
+                ]);
+                command.args([OsString::from("--keylog"), keylog]);
+                command.args(&self.server_args);
+            }
+            Implementation::Openssl => {
+                command = Command::new("openssl");
+                command.args(["s_server", "-dtls1_2", "-accept", &address]);
+                command.args([OsString::from("-cert"), pki("server.pem")]);
+                // -cert takes only the leaf from a file.
+                command.args([OsString::from("-cert_chain"), pki("intermediate.pem")]);
+                command.args([OsString::from("-key"), pki("server.key")]);
+                command.args([OsString::from("-keylogfile"), keylog]);
+            }
+        }
+        command.args(&play.server_args);
+        clean_environment(&mut command);
+        command
+    }
+
+    /// The command that starts the client of `play`, or why it cannot play.
+    ///
+    /// # Errors
+    ///
+    /// A reason when the implementation cannot be as many clients at once as the scenario asks for.
+    pub fn client_command(&self, play: &Play, setting: &Setting<'_>) -> Result<Command, String> {
+        let address = setting.server.to_string();
+        let ca = setting.pki.join("ca.pem");
+        let keylog = setting.evidence.join("client.keylog");
+        let mut command;
+        match play.client {
+            Implementation::Ours if setting.clients > 1 => {
+                let clients = setting.clients.to_string();
+                command = Command::new(&self.client);
+                command.args(["load", &address, "--connections", &clients]);
+                command.args(["--concurrency", &clients, "--messages", "1", "--size", "64"]);
+                command.args(["--format", "json"]).arg("--ca").arg(ca);
+            }
+            Implementation::Ours => {
+                command = Command::new(&self.client);
+                command.args(["connect", &address, "--format", "json"]);
+                command.arg("--ca").arg(ca).arg("--keylog").arg(keylog);
+            }
+            Implementation::Openssl if setting.clients > 1 => {
+                return Err(format!(
+                    "s_client cannot be {} clients at once",
+                    setting.clients
+                ));
+            }
+            Implementation::Openssl => {
+                command = Command::new("openssl");
+                command.args(["s_client", "-dtls1_2", "-connect", &address]);
+                command.arg("-CAfile").arg(ca).arg("-verify_return_error");
+                command.arg("-keylogfile").arg(keylog);
+            }
+        }
+        command.args(&play.client_args);
+        clean_environment(&mut command);
+        Ok(command)
+    }
+}
+
+/// Whether this line says that the server listens.
+pub fn says_listening(server: Implementation, stream: Stream, line: &str) -> bool {
+    match server {
+        Implementation::Ours => stream == Stream::Err && line.contains("listening on "),
+        Implementation::Openssl => stream == Stream::Out && line == "ACCEPT",
+    }
+}
+
+/// Whether the server sends back what it receives; others print it and send what they read on stdin.
+pub fn echoes(server: Implementation) -> bool {
+    match server {
+        Implementation::Ours => true,
+        Implementation::Openssl => false,
+    }
+}
+
+/// The status with which an endpoint says that it cannot play a scenario.
+pub const EXIT_UNSUPPORTED: i32 = 127;
+
+/// What the person running the lab has set for other purposes must not change a verdict.
+fn clean_environment(command: &mut Command) {
+    for name in [
+        "SSLKEYLOGFILE",
+        "OPENSSL_CONF",
+        "SSL_CERT_FILE",
+        "SSL_CERT_DIR",
+    ] {
+        command.env_remove(name);
+    }
+}

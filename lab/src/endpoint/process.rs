@@ -1,0 +1,337 @@
+//! A process under test: started in a namespace, its output collected line by line, ended in bounded time.
+//!
+//! Two threads per process copy stdout and stderr into the log file and into memory, where the run's
+//! thread waits for what it needs. The run's thread owns the child and its stdin.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::clock::{now, until};
+
+/// Why a process could not be started.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot start {program}: {source}")]
+pub struct SpawnError {
+    /// What was to run.
+    program: String,
+    /// What the system said.
+    source: std::io::Error,
+}
+
+/// A line a process printed, and when, counted from the start of the run.
+#[derive(Debug, Clone)]
+pub struct Line {
+    /// When it was read.
+    pub at: Duration,
+    /// The text without its end of line; bytes that are no UTF-8 are replaced.
+    pub text: String,
+}
+
+/// Which of the two outputs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stream {
+    /// Standard output.
+    Out,
+    /// Standard error.
+    Err,
+}
+
+impl Stream {
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Out => "out",
+            Self::Err => "err",
+        }
+    }
+}
+
+/// What a process has printed so far; shared between its readers and the run.
+#[derive(Debug, Default)]
+struct Output {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    lines: Vec<(Stream, Line)>,
+    /// Readers that have met the end of their pipe; at two, nothing more can come.
+    ended: usize,
+}
+
+impl Output {
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        // A reader that panicked has at worst lost a line; the rest is still evidence.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A running process. Dropping it kills it.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    output: Arc<Output>,
+    readers: Vec<JoinHandle<()>>,
+    status: Option<ExitStatus>,
+}
+
+impl Process {
+    /// Starts `command` in the calling thread's namespace; everything it prints also goes to `log`.
+    ///
+    /// # Errors
+    ///
+    /// [`SpawnError`] with the program's name when it cannot be started or `log` not be written.
+    pub fn spawn(mut command: Command, log: &Path, origin: Instant) -> Result<Self, SpawnError> {
+        let program = command.get_program().to_string_lossy().into_owned();
+        let fail = |source| SpawnError {
+            program: program.clone(),
+            source,
+        };
+        let mut log = File::create(log).map_err(fail)?;
+        writeln!(log, "$ {}", command_line(&command)).map_err(fail)?;
+        let log = Arc::new(Mutex::new(log));
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(fail)?;
+        let output = Arc::new(Output::default());
+        let mut readers = Vec::new();
+        if let Some(pipe) = child.stdout.take() {
+            readers.push(copy_lines(pipe, Stream::Out, &output, &log, origin));
+        }
+        if let Some(pipe) = child.stderr.take() {
+            readers.push(copy_lines(pipe, Stream::Err, &output, &log, origin));
+        }
+        let stdin = child.stdin.take();
+        Ok(Self {
+            child,
+            stdin,
+            output,
+            readers,
+            status: None,
+        })
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Writes one line to its standard input. A process that has gone is found out by its silence.
+    pub fn write_line(&mut self, text: &str) {
+        if let Some(stdin) = &mut self.stdin
+            && let Err(error) = writeln!(stdin, "{text}")
+        {
+            log::debug!("cannot write to process {}: {error}", self.child.id());
+            self.stdin = None;
+        }
+    }
+
+    /// Closes its standard input.
+    pub fn close_stdin(&mut self) {
+        self.stdin = None;
+    }
+
+    /// The first line that `wanted` accepts, waiting for it until `deadline` or until the process
+    /// can print no more.
+    pub fn wait_for(
+        &self,
+        deadline: Instant,
+        mut wanted: impl FnMut(Stream, &str) -> bool,
+    ) -> Option<Line> {
+        let mut state = self.output.lock();
+        let mut seen = 0;
+        loop {
+            while let Some((stream, line)) = state.lines.get(seen) {
+                if wanted(*stream, &line.text) {
+                    return Some(line.clone());
+                }
+                seen += 1;
+            }
+            if state.ended >= 2 {
+                return None;
+            }
+            let left = until(deadline)?;
+            state = self
+                .output
+                .changed
+                .wait_timeout(state, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+    }
+
+    /// Whether some line printed so far satisfies `wanted`.
+    pub fn has_printed(&self, mut wanted: impl FnMut(Stream, &str) -> bool) -> bool {
+        self.output
+            .lock()
+            .lines
+            .iter()
+            .any(|(stream, line)| wanted(*stream, &line.text))
+    }
+
+    /// All lines of one stream so far.
+    pub fn lines(&self, stream: Stream) -> Vec<Line> {
+        let state = self.output.lock();
+        state
+            .lines
+            .iter()
+            .filter(|(from, _)| *from == stream)
+            .map(|(_, line)| line.clone())
+            .collect()
+    }
+
+    /// The last line it printed that says anything, for a person's eye.
+    pub fn last_words(&self) -> Option<String> {
+        let state = self.output.lock();
+        state
+            .lines
+            .iter()
+            .rev()
+            .map(|(_, line)| line.text.trim())
+            .find(|text| !text.is_empty())
+            .map(str::to_owned)
+    }
+
+    /// How it ended, if it has.
+    pub fn exit_status(&mut self) -> Option<ExitStatus> {
+        if self.status.is_none() {
+            self.status = self.child.try_wait().ok().flatten();
+        }
+        self.status
+    }
+
+    /// Sends it SIGTERM without waiting.
+    pub fn ask_to_end(&mut self) {
+        if self.exit_status().is_none() {
+            self.signal(Signal::SIGTERM);
+        }
+    }
+
+    /// Waits until it has ended or `deadline` has come; `None` when it still runs.
+    pub fn wait_until(&mut self, deadline: Instant) -> Option<ExitStatus> {
+        // The end of both pipes is the cheap sign that a process has gone; its status follows at once.
+        {
+            let mut state = self.output.lock();
+            while state.ended < 2 {
+                let Some(left) = until(deadline) else { break };
+                state = self
+                    .output
+                    .changed
+                    .wait_timeout(state, left)
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .0;
+            }
+            if state.ended < 2 {
+                drop(state);
+                return self.exit_status();
+            }
+        }
+        // Its pipes are closed: it is ending or only wanted no output. Kill what lingers.
+        let patience = crossbeam_channel::tick(Duration::from_millis(2));
+        while until(deadline).is_some() {
+            if let Some(status) = self.exit_status() {
+                return Some(status);
+            }
+            if patience.recv().is_err() {
+                break;
+            }
+        }
+        self.exit_status()
+    }
+
+    /// Kills it and collects what it had printed.
+    pub fn kill(&mut self) {
+        if self.exit_status().is_none() {
+            self.signal(Signal::SIGKILL);
+            self.status = self.child.wait().ok();
+        }
+        for reader in self.readers.drain(..) {
+            if reader.join().is_err() {
+                log::warn!("a reader of process {} panicked", self.child.id());
+            }
+        }
+    }
+
+    fn signal(&self, signal: Signal) {
+        let Ok(pid) = i32::try_from(self.child.id()) else {
+            return;
+        };
+        if let Err(errno) = kill(Pid::from_raw(pid), signal) {
+            log::debug!("cannot send {signal} to process {pid}: {errno}");
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.stdin = None;
+        self.kill();
+    }
+}
+
+/// A command as one would type it.
+pub fn command_line(command: &Command) -> String {
+    let mut text = command.get_program().to_string_lossy().into_owned();
+    for argument in command.get_args() {
+        let argument = argument.to_string_lossy();
+        if argument.is_empty()
+            || argument.contains(|c: char| c.is_whitespace() || "'\"$\\".contains(c))
+        {
+            text += &format!(" '{}'", argument.replace('\'', "'\\''"));
+        } else {
+            text += &format!(" {argument}");
+        }
+    }
+    text
+}
+
+fn copy_lines(
+    pipe: impl Read + Send + 'static,
+    stream: Stream,
+    output: &Arc<Output>,
+    log: &Arc<Mutex<File>>,
+    origin: Instant,
+) -> JoinHandle<()> {
+    let (output, log) = (Arc::clone(output), Arc::clone(log));
+    std::thread::spawn(move || {
+        let mut pipe = BufReader::new(pipe);
+        let mut bytes = Vec::new();
+        // The bound keeps a process gone wild from filling our memory and the disk.
+        let mut budget = MAX_OUTPUT;
+        while matches!(pipe.by_ref().take(MAX_LINE).read_until(b'\n', &mut bytes), Ok(n) if n > 0) {
+            if budget > 0 {
+                budget = budget.saturating_sub(bytes.len());
+                let at = now().saturating_duration_since(origin);
+                let text = String::from_utf8_lossy(&bytes).trim_end().to_owned();
+                let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
+                let label = stream.label();
+                if let Err(error) = writeln!(log, "{:10.6} {label} {text}", at.as_secs_f64()) {
+                    log::warn!("cannot write a log: {error}");
+                }
+                drop(log);
+                output.lock().lines.push((stream, Line { at, text }));
+                output.changed.notify_all();
+            }
+            bytes.clear();
+        }
+        output.lock().ended += 1;
+        output.changed.notify_all();
+    })
+}
+
+/// Bytes of one stream that are kept; the rest is read and thrown away.
+const MAX_OUTPUT: usize = 8 << 20;
+/// Bytes of one line; a longer one is cut in two.
+const MAX_LINE: u64 = 64 << 10;

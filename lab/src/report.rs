@@ -1,0 +1,238 @@
+//! Stage 5 of the lab's path: verdicts against expectations, as a table or as JSON. Main thread.
+
+mod json;
+mod table;
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::endpoint::Role;
+use crate::run::{Finished, Job, label};
+use crate::scenario::Family;
+use crate::verdict::Verdict;
+
+pub use json::write_json;
+pub use table::write_table;
+
+/// What a verdict means, given what was expected of these endpoints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// As it should be.
+    Pass,
+    /// Another implementation fails where the scenario says it does.
+    KnownFailure,
+    /// Something expected was not seen.
+    Fail,
+    /// It passed although the scenario says that it cannot: the scenario's words are out of date.
+    UnexpectedPass,
+    /// The lab could not do its part.
+    Broken,
+    /// The endpoint cannot play this.
+    Unsupported,
+    /// Not tried.
+    Skipped,
+    /// Not tried, although `LAB_REQUIRE` demands it.
+    RequiredButSkipped,
+}
+
+impl Status {
+    /// Whether it makes the whole run fail.
+    pub const fn is_unexpected(self) -> bool {
+        matches!(
+            self,
+            Self::Fail | Self::UnexpectedPass | Self::Broken | Self::RequiredButSkipped
+        )
+    }
+
+    /// The word in the table.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::KnownFailure => "fail (known)",
+            Self::Fail => "FAIL",
+            Self::UnexpectedPass => "PASS (unexpected)",
+            Self::Broken => "BROKEN",
+            Self::Unsupported => "unsupported",
+            Self::Skipped => "skipped",
+            Self::RequiredButSkipped => "SKIPPED (required)",
+        }
+    }
+}
+
+/// One row of the table.
+#[derive(Debug, Clone, Serialize)]
+pub struct Row {
+    /// The scenario.
+    pub scenario: String,
+    /// Over which IP version.
+    pub family: Family,
+    /// The server and its arguments.
+    pub server: String,
+    /// The client and its arguments.
+    pub client: String,
+    /// What it came to.
+    pub status: Status,
+    /// From the first hello to the end of the last flight, in milliseconds.
+    pub handshake_ms: Option<f64>,
+    /// Flights sent again.
+    pub resent: Option<u32>,
+    /// Why it did not pass.
+    pub why: String,
+    /// Why it was known to fail, in the scenario's words.
+    pub known: Option<String>,
+    /// Folder of the evidence.
+    pub evidence: Option<String>,
+    /// The command that plays it again.
+    pub replay: String,
+}
+
+/// The words of `LAB_REQUIRE`: what must not be missing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Required(BTreeSet<String>);
+
+impl Required {
+    /// Reads a list such as `openssl,ipv6`; `all` stands for everything.
+    ///
+    /// # Errors
+    ///
+    /// The first word that means nothing.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let words: BTreeSet<String> = text
+            .split(',')
+            .map(str::trim)
+            .filter(|word| !word.is_empty())
+            .map(str::to_owned)
+            .collect();
+        match words
+            .iter()
+            .find(|word| !REQUIREMENTS.contains(&word.as_str()))
+        {
+            Some(word) => Err(format!(
+                "LAB_REQUIRE: `{word}` is nothing the lab can require; valid: {}",
+                REQUIREMENTS.join(", ")
+            )),
+            None => Ok(Self(words)),
+        }
+    }
+
+    fn demands(&self, need: &str) -> bool {
+        self.0.contains("all") || self.0.contains(need)
+    }
+}
+
+/// `netns` is always required, since without namespaces nothing runs at all; it may be said.
+const REQUIREMENTS: [&str; 5] = ["all", "netns", "openssl", "ipv6", "control"];
+
+impl Row {
+    /// The row of one run.
+    pub fn new(job: &Job<'_>, finished: &Finished, required: &Required, seed: u64) -> Self {
+        let known = job.play.fails_because.clone();
+        let status = match (&finished.verdict, &known) {
+            (Verdict::Pass, None) => Status::Pass,
+            (Verdict::Pass, Some(_)) => Status::UnexpectedPass,
+            (Verdict::Fail(_), Some(_)) => Status::KnownFailure,
+            (Verdict::Fail(_), None) => Status::Fail,
+            (Verdict::Unsupported(_), _) => Status::Unsupported,
+            (Verdict::Broken(_), _) => Status::Broken,
+            (Verdict::Skipped(skip), _) if required.demands(skip.need.name()) => {
+                Status::RequiredButSkipped
+            }
+            (Verdict::Skipped(_), _) => Status::Skipped,
+        };
+        let why = match (status, &known) {
+            (Status::UnexpectedPass, Some(reason)) => {
+                format!("the scenario says it fails because {reason}; correct its `fails_because`")
+            }
+            _ => finished.verdict.why().to_owned(),
+        };
+        Self {
+            scenario: job.scenario.name.clone(),
+            family: job.family,
+            server: label(&job.play, Role::Server),
+            client: label(&job.play, Role::Client),
+            status,
+            handshake_ms: finished.handshake.map(milliseconds),
+            resent: finished.resent,
+            why,
+            known,
+            evidence: finished.evidence.as_deref().map(path_text),
+            replay: replay(job, seed),
+        }
+    }
+}
+
+/// The command that plays one run again, with the same decisions.
+pub fn replay(job: &Job<'_>, seed: u64) -> String {
+    let quoted = |text: String| {
+        if text.contains(' ') {
+            format!("'{text}'")
+        } else {
+            text
+        }
+    };
+    format!(
+        "dtls-lab run {} --seed {seed:x} --family {} --server {} --client {}",
+        job.scenario.name,
+        job.family,
+        quoted(label(&job.play, Role::Server)),
+        quoted(label(&job.play, Role::Client)),
+    )
+}
+
+/// Everything that is told at the end.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// The seed, in hexadecimal as `--seed` takes it.
+    pub seed: String,
+    /// How the wire was made.
+    pub backend: &'static str,
+    /// The runs, in order of scenario.
+    pub runs: Vec<Row>,
+    /// How many there are of each kind.
+    pub summary: Summary,
+}
+
+/// The last line.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct Summary {
+    /// As it should be.
+    pub pass: usize,
+    /// Known failures of other implementations.
+    pub known_failures: usize,
+    /// What makes the exit status 1.
+    pub unexpected: usize,
+    /// What endpoints say they cannot do.
+    pub unsupported: usize,
+    /// Not tried.
+    pub skipped: usize,
+    /// Wall time.
+    pub seconds: f64,
+}
+
+impl Summary {
+    /// Counts the rows.
+    pub fn of(rows: &[Row], took: Duration) -> Self {
+        let count =
+            |wanted: fn(Status) -> bool| rows.iter().filter(|row| wanted(row.status)).count();
+        Self {
+            pass: count(|status| status == Status::Pass),
+            known_failures: count(|status| status == Status::KnownFailure),
+            unexpected: count(Status::is_unexpected),
+            unsupported: count(|status| status == Status::Unsupported),
+            skipped: count(|status| status == Status::Skipped),
+            seconds: (took.as_secs_f64() * 10.0).round() / 10.0,
+        }
+    }
+}
+
+fn milliseconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 10_000.0).round() / 10.0
+}
+
+fn path_text(path: &Path) -> String {
+    path.display().to_string()
+}

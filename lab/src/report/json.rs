@@ -1,0 +1,15 @@
+//! The report for programs: one JSON document.
+
+use std::io::{self, Write};
+
+use super::Report;
+
+/// Writes the whole report.
+///
+/// # Errors
+///
+/// What the output says.
+pub fn write_json(out: &mut impl Write, report: &Report) -> io::Result<()> {
+    serde_json::to_writer_pretty(&mut *out, report)?;
+    writeln!(out)
+}

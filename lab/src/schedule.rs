@@ -1,0 +1,344 @@
+//! Which runs there are, and in which order a few threads take them.
+//!
+//! A run waits for its control: the same endpoints over the same wire without the fault. Where that
+//! does not pass, the fault proves nothing and the run is not tried.
+
+use std::path::PathBuf;
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::endpoint::Role;
+use crate::run::{Finished, Job, Lab, label};
+use crate::scenario::{Catalogue, Family, Outcome, Play, Scenario};
+use crate::verdict::{Need, Skip, Verdict};
+
+/// Which runs a person wants.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    /// Names or patterns with `*`; all when empty.
+    pub names: Vec<String>,
+    /// Only this family.
+    pub family: Option<Family>,
+    /// Only this server: an implementation, or one with its arguments.
+    pub server: Option<String>,
+    /// Only this client.
+    pub client: Option<String>,
+}
+
+impl Filter {
+    fn wants(&self, scenario: &Scenario) -> bool {
+        self.names.is_empty() || self.names.iter().any(|name| matches(name, &scenario.name))
+    }
+
+    fn wants_play(&self, play: &Play) -> bool {
+        let fits = |wanted: &Option<String>, role, implementation: String| {
+            wanted
+                .as_ref()
+                .is_none_or(|wanted| *wanted == label(play, role) || *wanted == implementation)
+        };
+        fits(&self.server, Role::Server, play.server.to_string())
+            && fits(&self.client, Role::Client, play.client.to_string())
+    }
+}
+
+/// Whether `name` is what `pattern` means; each `*` stands for any characters.
+fn matches(pattern: &str, name: &str) -> bool {
+    match pattern.split_once('*') {
+        None => pattern == name,
+        Some((start, rest)) => name.strip_prefix(start).is_some_and(|name| {
+            (0..=name.len()).any(|skip| name.is_char_boundary(skip) && matches(rest, &name[skip..]))
+        }),
+    }
+}
+
+/// A filter that selects nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// A name that no scenario has.
+    #[error("no scenario is named `{name}`{hint}; `dtls-lab list` shows them all")]
+    UnknownScenario {
+        /// What was asked for.
+        name: String,
+        /// `, did you mean …?`, or nothing.
+        hint: String,
+    },
+    /// Names that exist, but not with these endpoints or over this family.
+    #[error(
+        "no run is left: the scenarios asked for have no play with this --server, --client and --family; `dtls-lab list` shows the plays"
+    )]
+    NothingLeft,
+}
+
+/// A run and the one that must pass before it.
+#[derive(Debug)]
+pub struct Planned<'a> {
+    /// The run.
+    pub job: Job<'a>,
+    /// Index of its control in the plan.
+    pub control: Option<usize>,
+}
+
+/// All runs that `filter` asks for, with their controls, in order of scenario.
+///
+/// # Errors
+///
+/// [`PlanError`] when that is none.
+pub fn plan<'a>(catalogue: &'a Catalogue, filter: &Filter) -> Result<Vec<Planned<'a>>, PlanError> {
+    for name in &filter.names {
+        if !catalogue
+            .iter()
+            .any(|scenario| matches(name, &scenario.name))
+        {
+            let hint = catalogue
+                .nearest(name)
+                .map_or_else(String::new, |near| format!(", did you mean `{near}`?"));
+            return Err(PlanError::UnknownScenario {
+                name: name.clone(),
+                hint,
+            });
+        }
+    }
+    let mut plan = Vec::new();
+    for scenario in catalogue.iter().filter(|scenario| filter.wants(scenario)) {
+        for &family in scenario
+            .families
+            .iter()
+            .filter(|family| filter.family.is_none_or(|wanted| wanted == **family))
+        {
+            for play in scenario.plays.iter().filter(|play| filter.wants_play(play)) {
+                add(
+                    &mut plan,
+                    catalogue,
+                    Job {
+                        scenario,
+                        family,
+                        play: play.clone(),
+                    },
+                );
+            }
+        }
+    }
+    if plan.is_empty() {
+        return Err(PlanError::NothingLeft);
+    }
+    Ok(plan)
+}
+
+/// Adds a run and what it depends on, unless it is there; its index.
+fn add<'a>(plan: &mut Vec<Planned<'a>>, catalogue: &'a Catalogue, job: Job<'a>) -> usize {
+    let slug = job.slug();
+    if let Some(index) = plan.iter().position(|planned| planned.job.slug() == slug) {
+        return index;
+    }
+    let control = job
+        .scenario
+        .control
+        .as_deref()
+        .and_then(|name| catalogue.get(name));
+    let control = control.map(|scenario| {
+        let play = control_play(scenario, &job);
+        add(
+            plan,
+            catalogue,
+            Job {
+                scenario,
+                family: job.family,
+                play,
+            },
+        )
+    });
+    plan.push(Planned { job, control });
+    plan.len() - 1
+}
+
+/// The same endpoints, as the control knows them or else as the scenario has them.
+fn control_play(control: &Scenario, job: &Job<'_>) -> Play {
+    let mut play = Play {
+        fails_because: None,
+        ..job.play.clone()
+    };
+    if control.clients != job.scenario.clients {
+        // One client and many are different commands with different flags.
+        play.client_args.clear();
+    }
+    let same = |known: &&Play| {
+        Play {
+            fails_because: None,
+            ..(*known).clone()
+        } == play
+    };
+    control.plays.iter().find(same).cloned().unwrap_or(play)
+}
+
+/// What a watcher is told while the runs go on.
+#[derive(Debug)]
+pub enum Progress<'a> {
+    /// This one has begun.
+    Started(&'a Job<'a>),
+    /// This one has come to its end.
+    Ended(&'a Job<'a>, &'a Finished),
+}
+
+/// Runs the whole plan on `workers` threads; results in the plan's order.
+pub fn run_all(
+    lab: &Lab,
+    plan: &[Planned<'_>],
+    workers: usize,
+    tell: &(dyn Fn(Progress<'_>) + Sync),
+) -> Vec<Finished> {
+    let mut order: Vec<usize> = (0..plan.len()).collect();
+    // The longest first, so that no long one is left over at the end; controls before all.
+    order.sort_by_key(|&index| {
+        let is_control = plan.iter().any(|planned| planned.control == Some(index));
+        (
+            !is_control,
+            std::cmp::Reverse(least_time(plan[index].job.scenario)),
+        )
+    });
+    let board = Board {
+        slots: Mutex::new(plan.iter().map(|_| Slot::Waiting).collect()),
+        changed: Condvar::new(),
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                while let Some(index) = board.take(plan, &order) {
+                    let job = &plan[index].job;
+                    let finished = match board.control_of(plan, index) {
+                        Err(verdict) => Finished::untried(verdict),
+                        Ok(()) => {
+                            tell(Progress::Started(job));
+                            lab.run(job)
+                        }
+                    };
+                    tell(Progress::Ended(job, &finished));
+                    board.finish(index, finished);
+                }
+            });
+        }
+    });
+    let slots = board
+        .slots
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner);
+    slots
+        .into_iter()
+        .map(|slot| match slot {
+            Slot::Done(finished) => finished,
+            Slot::Waiting | Slot::Running => {
+                Finished::untried(Verdict::Broken("the lab's thread panicked".to_owned()))
+            }
+        })
+        .collect()
+}
+
+/// The least a scenario can take; what takes longer than a second is said in its file.
+fn least_time(scenario: &Scenario) -> Duration {
+    match scenario.expect.outcome {
+        Outcome::HandshakeTimeout => scenario.deadline,
+        Outcome::Echo => scenario.expect.handshake_min,
+    }
+}
+
+/// Where the threads see what is left to do.
+struct Board {
+    slots: Mutex<Vec<Slot>>,
+    changed: Condvar,
+}
+
+#[derive(Debug)]
+enum Slot {
+    Waiting,
+    Running,
+    Done(Finished),
+}
+
+impl Board {
+    /// The next run whose control has ended; waits for one; `None` when none is left.
+    fn take(&self, plan: &[Planned<'_>], order: &[usize]) -> Option<usize> {
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            let ready = order.iter().copied().find(|&index| {
+                matches!(slots[index], Slot::Waiting)
+                    && plan[index]
+                        .control
+                        .is_none_or(|of| matches!(slots[of], Slot::Done(_)))
+            });
+            if let Some(index) = ready {
+                slots[index] = Slot::Running;
+                return Some(index);
+            }
+            if !slots.iter().any(|slot| matches!(slot, Slot::Waiting)) {
+                return None;
+            }
+            slots = self
+                .changed
+                .wait(slots)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn finish(&self, index: usize, finished: Finished) {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)[index] = Slot::Done(finished);
+        self.changed.notify_all();
+    }
+
+    /// Whether the control of this run passed, or what that makes of the run.
+    fn control_of(&self, plan: &[Planned<'_>], index: usize) -> Result<(), Verdict> {
+        let Some(control) = plan[index].control else {
+            return Ok(());
+        };
+        let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        let Slot::Done(finished) = &slots[control] else {
+            return Err(Verdict::Broken("its control was not run".to_owned()));
+        };
+        let name = &plan[control].job.scenario.name;
+        match &finished.verdict {
+            Verdict::Pass => Ok(()),
+            Verdict::Skipped(skip) => Err(Verdict::Skipped(skip.clone())),
+            Verdict::Unsupported(why) => Err(Verdict::Unsupported(why.clone())),
+            // A control that its own scenario knows to fail leaves nothing to learn here.
+            Verdict::Fail(_) if plan[control].job.play.fails_because.is_some() => {
+                let why = format!("its control {name} is known to fail with these endpoints");
+                Err(Verdict::Skipped(Skip {
+                    need: Need::Control,
+                    why,
+                }))
+            }
+            Verdict::Fail(_) | Verdict::Broken(_) => {
+                Err(Verdict::Broken(format!("its control {name} did not pass")))
+            }
+        }
+    }
+}
+
+/// A folder for this run's evidence below `out`, new and named by time and seed.
+///
+/// # Errors
+///
+/// What the file system says.
+pub fn evidence_folder(out: &std::path::Path, seed: u64) -> std::io::Result<PathBuf> {
+    let time = humantime::format_rfc3339_seconds(std::time::SystemTime::now()).to_string();
+    let time = time
+        .replace([':', '-'], "")
+        .replace('T', "-")
+        .replace('Z', "");
+    std::fs::create_dir_all(out)?;
+    for attempt in 0..MOST_TWINS {
+        let twin = if attempt == 0 {
+            String::new()
+        } else {
+            format!("-{attempt}")
+        };
+        let folder = out.join(format!("{time}-{seed:x}{twin}"));
+        match std::fs::create_dir(&folder) {
+            Ok(()) => return Ok(folder),
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(std::io::Error::other("too many runs in one second"))
+}
+
+/// Runs of the same seed in the same second.
+const MOST_TWINS: u32 = 100;
