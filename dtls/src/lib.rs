@@ -1,1 +1,65 @@
-//! Blocking DTLS 1.2 on OpenSSL.
+//! Blocking DTLS 1.2 on OpenSSL: a listener, a stream, a connector, as plain as `std::net`.
+//!
+//! ```text
+//! datagram ─► DtlsListener ──────────────► Incoming ─────────► DtlsStream
+//!             HelloVerifyRequest, cookie   connected socket    recv, send, close
+//!             (one thread)                 (one thread per connection)
+//! ```
+//!
+//! The listener's thread answers first hellos without keeping state, and hands each verified peer
+//! off to a socket of its own, bound to the same port and connected to the peer. From there on the
+//! connection's thread blocks on that socket. [`core`] is the same without sockets and clocks.
+//!
+//! # What an error means
+//!
+//! An error from a [`DtlsStream`] ends that connection and nothing else. An error from a
+//! [`DtlsListener`] ends the listener. What strangers send, and what ICMP says, is neither: it is
+//! counted in [`Stats`] and the timers decide.
+//!
+//! # Example
+//!
+//! ```no_run
+//! use dtls::{DtlsListener, Identity, Recv, ServerConfig};
+//!
+//! let identity = Identity::from_files("server.pem", "server.key")?;
+//! let config = ServerConfig::builder(identity).build()?;
+//! let mut listener = DtlsListener::bind("[::1]:4433".parse()?, config)?;
+//! loop {
+//!     let incoming = listener.accept()?;
+//!     std::thread::spawn(move || -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+//!         let mut stream = incoming.accept()?;
+//!         let mut buffer = [0; 16 * 1024];
+//!         while let Recv::Data(length) = stream.recv(&mut buffer)? {
+//!             stream.send(&buffer[..length])?;
+//!         }
+//!         Ok(())
+//!     });
+//! }
+//! # #[allow(unreachable_code)]
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+#![deny(unsafe_code)]
+
+pub mod core;
+mod shell;
+mod sys;
+mod config;
+mod session;
+mod error;
+mod stats;
+
+#[cfg(feature = "testing")]
+pub use config::Safeguard;
+pub use config::{
+    ClientConfig, ClientConfigBuilder, Identity, KeyLog, PortSharing, ServerConfig,
+    ServerConfigBuilder, ServerTrust, TrustAnchors,
+};
+pub use error::{
+    AcceptError, BindError, ConfigError, ConnectError, HandshakeError, RecvError, SendError,
+};
+pub use session::{CertificateInfo, HandshakeInfo, Session};
+pub use shell::connector::{DtlsConnector, Outgoing};
+pub use shell::listener::{DtlsListener, ListenerHandle};
+pub use shell::stream::{DtlsStream, Incoming, Recv};
+pub use shell::transport::StreamHandle;
+pub use stats::{Counter, Stats};

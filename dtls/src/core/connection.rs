@@ -1,0 +1,437 @@
+//! One DTLS connection without I/O: OpenSSL's state machine between a slot and four timers.
+//!
+//! ```text
+//! 1. accepted / connect      state: handshake     transmit what it wrote, wait until deadline()
+//! 2. receive + handshake     ...                  until Progress::Established
+//! 3. receive + read, write   state: established   transmit after each
+//! 4. close                   state: closed        transmit the close_notify
+//! ```
+//!
+//! Runs on the thread that owns it: the listener's until hand-off, then the worker's.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use openssl::error::ErrorStack;
+use openssl::ssl::{ErrorCode, Ssl, SslRef, SslStream};
+use openssl::x509::X509VerifyResult;
+
+use crate::config::{ClientConfig, Safeguard, Settings};
+use crate::error::{HandshakeError, RecvError, SendError};
+use crate::session::Session;
+use crate::stats::{Counter, Stats};
+use crate::sys;
+
+use super::filter::{HeldAlert, Phase, RecordFilter};
+use super::renumber::Renumber;
+use super::slot::Slot;
+use super::timers::{Due, Timers};
+
+/// How far the handshake has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// Waits for a datagram or the deadline.
+    Waiting,
+    /// Complete: data may flow.
+    Established,
+}
+
+/// What [`Connection::read`] found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Read {
+    /// One record's data, of this many bytes.
+    Data(usize),
+    /// Nothing more in the datagrams received so far.
+    Empty,
+    /// The peer's close_notify.
+    Closed,
+}
+
+/// One end of a connection. Datagrams and time are arguments; see the module for the order of calls.
+#[derive(Debug)]
+pub struct Connection {
+    stream: SslStream<Slot>,
+    filter: RecordFilter,
+    timers: Timers,
+    settings: Arc<Settings>,
+    stats: Arc<Stats>,
+    peer: SocketAddr,
+    started: Instant,
+    took: Option<Duration>,
+    alert: Option<HeldAlert>,
+    retransmissions: u32,
+    expiries: u32,
+    received_at: Instant,
+    unread: bool,
+    max_payload: usize,
+}
+
+/// IPv4 and UDP headers; IPv6 and UDP headers.
+const HEADERS_V4: u16 = 20 + 8;
+const HEADERS_V6: u16 = 40 + 8;
+
+/// OpenSSL may return "want read" with records of the same datagram still unread (it does so after
+/// an early ChangeCipherSpec). More than a flight has would only be spinning.
+const MAX_STEPS: u32 = 16;
+
+impl Connection {
+    /// The server's end, after `DTLSv1_listen` took the ClientHello with record number `hello`.
+    pub(crate) fn accepted(
+        mut stream: SslStream<Slot>,
+        hello: u64,
+        peer: SocketAddr,
+        settings: &Arc<Settings>,
+        stats: &Arc<Stats>,
+        now: Instant,
+    ) -> Result<Self, ErrorStack> {
+        if settings.keeps(Safeguard::Renumbering) {
+            stream.get_mut().renumber_from(Renumber::starting_at(hello));
+        }
+        Self::new(stream, hello + 1, peer, settings, stats, now)
+    }
+
+    /// The client's end. `name` is what the server's certificate must carry: a host name or an IP
+    /// address. With a `session` the handshake is abbreviated if the server agrees.
+    ///
+    /// # Errors
+    /// A name OpenSSL refuses, or no memory.
+    pub fn connect(
+        config: &ClientConfig,
+        name: &str,
+        peer: SocketAddr,
+        session: Option<&Session>,
+        stats: &Arc<Stats>,
+        now: Instant,
+    ) -> Result<Self, ErrorStack> {
+        let mut ssl = Ssl::new(config.context())?;
+        ssl.set_connect_state();
+        config.expect_name(&mut ssl, name)?;
+        if let Some(session) = session {
+            session.offer(&mut ssl)?;
+        }
+        let stream = SslStream::new(ssl, Slot::default())?;
+        Self::new(stream, 0, peer, config.settings(), stats, now)
+    }
+
+    fn new(
+        stream: SslStream<Slot>,
+        first_plaintext: u64,
+        peer: SocketAddr,
+        settings: &Arc<Settings>,
+        stats: &Arc<Stats>,
+        now: Instant,
+    ) -> Result<Self, ErrorStack> {
+        #[cfg_attr(
+            not(feature = "testing"),
+            expect(unused_mut, reason = "switched by tests")
+        )]
+        let mut filter = RecordFilter::new(first_plaintext);
+        #[cfg(feature = "testing")]
+        if !settings.keeps(Safeguard::RecordFilter) {
+            filter.disabled = true;
+        }
+        let mut connection = Self {
+            stream,
+            filter,
+            timers: Timers::start(now, settings.handshake_timeout),
+            settings: Arc::clone(settings),
+            stats: Arc::clone(stats),
+            peer,
+            started: now,
+            took: None,
+            alert: None,
+            retransmissions: 0,
+            expiries: 0,
+            received_at: now,
+            unread: false,
+            max_payload: 0,
+        };
+        connection.timers.set_idle(settings.idle_timeout);
+        let mtu = connection.datagram_mtu(settings.link_mtu);
+        connection.set_datagram_mtu(mtu)?;
+        Ok(connection)
+    }
+
+    /// Hands in a datagram. Follow with [`Self::handshake`] or, once established, [`Self::read`].
+    pub fn receive(&mut self, datagram: &[u8], now: Instant) {
+        self.stats.count(Counter::DatagramsReceived);
+        if datagram.is_empty() {
+            self.stats.count(Counter::DroppedEmpty);
+            return;
+        }
+        let slot = self.stream.get_mut();
+        slot.inbound().clear();
+        let sighting = self.filter.sieve(datagram, slot.inbound(), &self.stats);
+        slot.arm();
+        if let Some(alert) = sighting.alert.filter(|_| self.took.is_none()) {
+            self.alert = Some(alert);
+            self.timers.start_grace(now);
+        } else if slot.is_full() {
+            self.timers.cancel_grace();
+        }
+        self.received_at = now;
+        self.unread = self.stream.get_mut().is_full();
+    }
+
+    /// Goes on with the handshake as far as the datagrams received allow.
+    ///
+    /// # Errors
+    /// The handshake failed; transmit once more, there may be an alert for the peer.
+    pub fn handshake(&mut self, now: Instant) -> Result<Progress, HandshakeError> {
+        for _ in 0..MAX_STEPS {
+            sys::ssl::clear_errors();
+            let step = self.stream.do_handshake();
+            self.follow_phase();
+            match step {
+                Ok(()) => {
+                    self.establish(now);
+                    return Ok(Progress::Established);
+                }
+                Err(error) if error.code() == ErrorCode::WANT_READ => {
+                    let more =
+                        self.stream.get_mut().is_full() || sys::ssl::has_pending(self.stream.ssl());
+                    if !more {
+                        break;
+                    }
+                }
+                Err(error) => {
+                    self.stats.count(Counter::HandshakesFailed);
+                    return Err(self.handshake_error(&error));
+                }
+            }
+        }
+        self.unread = false;
+        self.timers
+            .retransmit_in(now, sys::ssl::get_timeout(self.stream.ssl()));
+        Ok(Progress::Waiting)
+    }
+
+    /// The next datagram to send to the peer.
+    pub fn transmit(&mut self) -> Option<Vec<u8>> {
+        self.stream.get_mut().pop()
+    }
+
+    /// When [`Self::handle_timeout`] wants to be called, if ever.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        self.timers.deadline()
+    }
+
+    /// Sends the last flight again if that is due.
+    ///
+    /// # Errors
+    /// The handshake has taken too long.
+    pub fn handle_timeout(&mut self, now: Instant) -> Result<(), HandshakeError> {
+        match self.timers.due(now) {
+            Some(Due::Handshake) => return Err(self.timed_out()),
+            Some(Due::AlertGrace) => {
+                self.stats.count(Counter::HandshakesFailed);
+                let description = self.alert.map_or(0, |alert| alert.description);
+                return Err(HandshakeError::Alert {
+                    name: sys::ssl::alert_name(description),
+                });
+            }
+            Some(Due::Retransmission) => {}
+            Some(Due::Idle) | None => return Ok(()),
+        }
+        self.lower_mtu_after_expiry();
+        match sys::ssl::handle_timeout(sys::ssl::ssl_mut(&mut self.stream)) {
+            sys::ssl::Expired::Resent => {
+                self.retransmissions += 1;
+                self.stats.count(Counter::Retransmissions);
+            }
+            sys::ssl::Expired::NotYet => {}
+            sys::ssl::Expired::GaveUp => return Err(self.timed_out()),
+        }
+        self.timers
+            .retransmit_in(now, sys::ssl::get_timeout(self.stream.ssl()));
+        Ok(())
+    }
+
+    /// Whether the idle timeout has passed.
+    #[must_use]
+    pub fn is_idle(&self, now: Instant) -> bool {
+        self.timers.due(now) == Some(Due::Idle)
+    }
+
+    /// Reads one record's data into `buffer`, which should hold 16 KiB or the largest record the
+    /// peer sends: what does not fit is delivered by the next call.
+    ///
+    /// # Errors
+    /// OpenSSL ended the connection.
+    pub fn read(&mut self, buffer: &mut [u8]) -> Result<Read, RecvError> {
+        while self.unread {
+            sys::ssl::clear_errors();
+            match self.stream.ssl_read(buffer) {
+                Ok(length) => {
+                    self.timers.heard(self.received_at);
+                    // SSL_read would allocate its buffer only to find the slot empty.
+                    self.unread = sys::ssl::has_pending(self.stream.ssl());
+                    return Ok(Read::Data(length));
+                }
+                Err(error) => match error.code() {
+                    ErrorCode::WANT_READ => self.unread = self.stream.get_mut().is_full(),
+                    ErrorCode::ZERO_RETURN => return Ok(Read::Closed),
+                    _ => return Err(RecvError::Tls(stack_of(&error))),
+                },
+            }
+        }
+        Ok(Read::Empty)
+    }
+
+    /// Protects `data` as one record; transmit it.
+    ///
+    /// # Errors
+    /// `data` is longer than [`Self::max_payload`], or OpenSSL ended the connection.
+    pub fn write(&mut self, data: &[u8]) -> Result<(), SendError> {
+        if data.len() > self.max_payload {
+            return Err(SendError::TooLong {
+                length: data.len(),
+                limit: self.max_payload,
+            });
+        }
+        if data.is_empty() {
+            // RFC 5246 §6.2.1 allows it, but OpenSSL writes nothing for an empty buffer.
+            return Ok(());
+        }
+        sys::ssl::clear_errors();
+        match self.stream.ssl_write(data) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(SendError::Tls(stack_of(&error))),
+        }
+    }
+
+    /// Writes a close_notify; transmit it.
+    pub fn close(&mut self) {
+        sys::ssl::clear_errors();
+        // A failed SSL has nothing left to say, and the peer may be gone: both are fine at the end.
+        if self.stream.shutdown().is_err() {
+            sys::ssl::clear_errors();
+        }
+    }
+
+    /// The largest `data` for [`Self::write`], in bytes; zero before the handshake is complete.
+    #[must_use]
+    pub fn max_payload(&self) -> usize {
+        self.max_payload
+    }
+
+    /// Flights sent again so far.
+    #[must_use]
+    pub fn retransmissions(&self) -> u32 {
+        self.retransmissions
+    }
+
+    /// How long the handshake took, once it is complete. A server counts from the verified hello,
+    /// a client from its first.
+    #[must_use]
+    pub fn handshake_time(&self) -> Option<Duration> {
+        self.took
+    }
+
+    /// OpenSSL's object, for facts about the connection.
+    pub(crate) fn ssl(&self) -> &SslRef {
+        self.stream.ssl()
+    }
+
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    pub(crate) fn stats(&self) -> &Arc<Stats> {
+        &self.stats
+    }
+
+    /// Keeps the filter's phase in step with OpenSSL's read epoch.
+    fn follow_phase(&mut self) {
+        if self.filter.phase() != Phase::Plaintext {
+            return;
+        }
+        let ssl = self.stream.ssl();
+        if let Some(cipher) = sys::ssl::pending_cipher(ssl) {
+            self.filter.learn_cipher(cipher.name());
+        }
+        // "Read change cipher spec", on either side.
+        if ssl.state_string() == "TRCCS" {
+            self.filter.enter(Phase::Changing);
+        }
+    }
+
+    fn establish(&mut self, now: Instant) {
+        if self.took.is_some() {
+            return;
+        }
+        self.took = Some(now.saturating_duration_since(self.started));
+        self.filter.enter(Phase::Established);
+        self.timers.established(now);
+        self.max_payload = sys::ssl::data_mtu(self.stream.ssl());
+        // From here on one record is one datagram; data may lie behind Finished already.
+        let slot = self.stream.get_mut();
+        slot.pack_into(None);
+        slot.shrink();
+        self.unread = true;
+        self.stats.count(Counter::HandshakesCompleted);
+        if self.stream.ssl().session_reused() {
+            self.stats.count(Counter::HandshakesResumed);
+        }
+    }
+
+    fn handshake_error(&self, error: &openssl::ssl::Error) -> HandshakeError {
+        let verdict = self.stream.ssl().verify_result();
+        if verdict == X509VerifyResult::OK {
+            HandshakeError::Tls(stack_of(error))
+        } else {
+            HandshakeError::Verification {
+                reason: verdict.error_string().to_owned(),
+            }
+        }
+    }
+
+    fn timed_out(&self) -> HandshakeError {
+        self.stats.count(Counter::HandshakesTimedOut);
+        HandshakeError::TimedOut {
+            after: self.settings.handshake_timeout,
+            state: self.stream.ssl().state_string_long(),
+            retransmissions: self.retransmissions,
+        }
+    }
+
+    /// A flight lost twice may have been too long for the path: fall back to the links every
+    /// IPv6 and IPv4 path must carry (RFC 6347 §4.1.1.1). OpenSSL does so only if it may ask the
+    /// BIO, which would break flights into 256-byte pieces.
+    fn lower_mtu_after_expiry(&mut self) {
+        self.expiries += 1;
+        let link = match self.expiries {
+            2 => 1280,
+            3 => 576,
+            _ => return,
+        };
+        let lowered = self.datagram_mtu(link.min(self.settings.link_mtu));
+        // An allocation failure would show at the next write; the flight itself is unharmed.
+        if self.set_datagram_mtu(lowered).is_err() {
+            sys::ssl::clear_errors();
+        }
+    }
+
+    /// UDP payload bytes on a link of `link_mtu`, on this connection's IP version.
+    fn datagram_mtu(&self, link_mtu: u16) -> u16 {
+        if self.peer.ip().to_canonical().is_ipv4() {
+            link_mtu.saturating_sub(HEADERS_V4).max(548)
+        } else {
+            // RFC 8200 §5: every IPv6 link carries 1280.
+            link_mtu.saturating_sub(HEADERS_V6).max(1200)
+        }
+    }
+
+    fn set_datagram_mtu(&mut self, mtu: u16) -> Result<(), ErrorStack> {
+        sys::ssl::ssl_mut(&mut self.stream).set_mtu(mtu.into())?;
+        self.stream.get_mut().pack_into(Some(mtu.into()));
+        Ok(())
+    }
+}
+
+/// OpenSSL's queue as it was when the call failed; empty when OpenSSL gave no reason.
+fn stack_of(error: &openssl::ssl::Error) -> ErrorStack {
+    error.ssl_error().cloned().unwrap_or_else(ErrorStack::get)
+}

@@ -1,0 +1,268 @@
+//! Cookies of the HelloVerifyRequest (RFC 6347 §4.2.1): proof that a peer receives at the address
+//! it claims, kept without any state per peer.
+//!
+//! A cookie is `key id (1) | Unix time in seconds (4) | first 16 bytes of HMAC-SHA256(key, key id |
+//! time | peer | local)`. Keys rotate; the previous one stays good, because a slow client repeats
+//! its hello only after 9 s (RFC 7925 §11) and OpenSSL asks again on the worker thread.
+//!
+//! [`CookieJar`] is shared by all threads of a listener; time is an argument.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Mutex, PoisonError};
+
+use openssl::error::ErrorStack;
+use openssl::hash::MessageDigest;
+use openssl::memcmp;
+use openssl::pkey::{PKey, Private};
+use openssl::sign::Signer;
+
+/// Seconds since 1970, from the caller's clock.
+pub(crate) type UnixSeconds = u64;
+
+/// A cookie is good for this long. The longest honest path is a first retransmission after 9 s and
+/// a doubling of it, lost once more.
+const LIFETIME: UnixSeconds = 60;
+
+/// Two clocks that rotate and verify may differ by this much.
+const SKEW: UnixSeconds = 60;
+
+/// A key signs for this long, then verifies for as long again.
+const ROTATION: UnixSeconds = 600;
+
+const MAC: usize = 16;
+
+/// Length of a cookie in bytes.
+pub(crate) const COOKIE: usize = 1 + 4 + MAC;
+
+/// Issues cookies and verifies them.
+#[derive(Debug)]
+pub struct CookieJar {
+    keys: Mutex<Keys>,
+}
+
+#[derive(Debug)]
+struct Keys {
+    current: Key,
+    previous: Option<Key>,
+}
+
+#[derive(Debug, Clone)]
+struct Key {
+    id: u8,
+    born: UnixSeconds,
+    hmac: PKey<Private>,
+}
+
+impl Key {
+    fn random(id: u8, born: UnixSeconds) -> Result<Self, ErrorStack> {
+        let mut secret = [0; 32];
+        openssl::rand::rand_bytes(&mut secret)?;
+        Ok(Self {
+            id,
+            born,
+            hmac: PKey::hmac(&secret)?,
+        })
+    }
+}
+
+impl CookieJar {
+    /// A jar with a fresh random key.
+    ///
+    /// # Errors
+    /// OpenSSL has no randomness.
+    pub fn new(now: UnixSeconds) -> Result<Self, ErrorStack> {
+        let current = Key::random(0, now)?;
+        Ok(Self {
+            keys: Mutex::new(Keys {
+                current,
+                previous: None,
+            }),
+        })
+    }
+
+    /// Writes the cookie of `peer` at `local` into `cookie` and returns its length. Rotates the
+    /// key when it is due.
+    pub(crate) fn issue(
+        &self,
+        peer: SocketAddr,
+        local: SocketAddr,
+        now: UnixSeconds,
+        cookie: &mut [u8],
+    ) -> Result<usize, ErrorStack> {
+        let key = {
+            let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+            if now.saturating_sub(keys.current.born) >= ROTATION {
+                let next = Key::random(keys.current.id.wrapping_add(1), now)?;
+                keys.previous = Some(std::mem::replace(&mut keys.current, next));
+            }
+            keys.current.clone()
+        };
+        let issued = seal(&key, peer, local, coarse(now))?;
+        cookie[..COOKIE].copy_from_slice(&issued);
+        Ok(COOKIE)
+    }
+
+    /// Whether `cookie` was issued to `peer` at `local`, recently and by a key still known.
+    pub(crate) fn verify(
+        &self,
+        peer: SocketAddr,
+        local: SocketAddr,
+        now: UnixSeconds,
+        cookie: &[u8],
+    ) -> bool {
+        let Some((&[id, t0, t1, t2, t3], _)) = cookie.split_first_chunk::<5>() else {
+            return false;
+        };
+        let issued = u32::from_be_bytes([t0, t1, t2, t3]);
+        let age = coarse(now).wrapping_sub(issued);
+        let from_the_future = issued.wrapping_sub(coarse(now));
+        if u64::from(age) > LIFETIME && u64::from(from_the_future) > SKEW {
+            return false;
+        }
+        let key = {
+            let keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+            [Some(&keys.current), keys.previous.as_ref()]
+                .into_iter()
+                .flatten()
+                .find(|key| key.id == id)
+                .cloned()
+        };
+        let Some(key) = key else { return false };
+        seal(&key, peer, local, issued)
+            .is_ok_and(|good| good.len() == cookie.len() && memcmp::eq(&good, cookie))
+    }
+}
+
+/// The low 32 bits; ages are differences, so the wrap in 2106 does no harm.
+fn coarse(now: UnixSeconds) -> u32 {
+    u32::try_from(now & u64::from(u32::MAX)).unwrap_or(0)
+}
+
+fn seal(
+    key: &Key,
+    peer: SocketAddr,
+    local: SocketAddr,
+    issued: u32,
+) -> Result<[u8; COOKIE], ErrorStack> {
+    let mut cookie = [0; COOKIE];
+    cookie[0] = key.id;
+    cookie[1..5].copy_from_slice(&issued.to_be_bytes());
+    // key id, time, and two addresses of 16 bytes and a port each
+    let mut message = [0; 5 + 18 + 18];
+    message[..5].copy_from_slice(&cookie[..5]);
+    message[5..23].copy_from_slice(&address_bytes(peer));
+    message[23..].copy_from_slice(&address_bytes(local));
+    let mut mac = [0; 32];
+    Signer::new(MessageDigest::sha256(), &key.hmac)?.sign_oneshot(&mut mac, &message)?;
+    cookie[5..].copy_from_slice(&mac[..MAC]);
+    Ok(cookie)
+}
+
+/// One form for an IPv4 address whether or not it came through an IPv6 socket.
+fn address_bytes(address: SocketAddr) -> [u8; 18] {
+    let ip = match address.ip() {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+        IpAddr::V6(v6) => v6,
+    };
+    let mut bytes = [0; 18];
+    bytes[..16].copy_from_slice(&ip.octets());
+    bytes[16..].copy_from_slice(&address.port().to_be_bytes());
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const NOW: UnixSeconds = 1_800_000_000;
+
+    fn address(text: &str) -> SocketAddr {
+        text.parse().unwrap()
+    }
+
+    fn issue(jar: &CookieJar, peer: &str, local: &str, now: UnixSeconds) -> [u8; COOKIE] {
+        let mut cookie = [0; 255];
+        let length = jar
+            .issue(address(peer), address(local), now, &mut cookie)
+            .unwrap();
+        cookie[..length].try_into().unwrap()
+    }
+
+    fn verify(jar: &CookieJar, peer: &str, local: &str, now: UnixSeconds, cookie: &[u8]) -> bool {
+        jar.verify(address(peer), address(local), now, cookie)
+    }
+
+    const PEER: &str = "192.0.2.1:4000";
+    const LOCAL: &str = "192.0.2.9:4433";
+
+    #[test]
+    fn a_cookie_is_good_for_its_peer_and_local_address_only() {
+        let jar = CookieJar::new(NOW).unwrap();
+        let cookie = issue(&jar, PEER, LOCAL, NOW);
+        assert!(verify(&jar, PEER, LOCAL, NOW, &cookie));
+        assert!(verify(&jar, "[::ffff:192.0.2.1]:4000", LOCAL, NOW, &cookie));
+        for (peer, local) in [
+            ("192.0.2.2:4000", LOCAL),
+            ("192.0.2.1:4001", LOCAL),
+            (PEER, "192.0.2.8:4433"),
+            (PEER, "192.0.2.9:4434"),
+        ] {
+            assert!(!verify(&jar, peer, local, NOW, &cookie), "{peer} {local}");
+        }
+    }
+
+    #[test]
+    fn a_cookie_lives_for_its_lifetime_and_a_skewed_clock_is_forgiven() {
+        let jar = CookieJar::new(NOW).unwrap();
+        let cookie = issue(&jar, PEER, LOCAL, NOW);
+        for (now, good) in [
+            (NOW + LIFETIME, true),
+            (NOW + LIFETIME + 1, false),
+            (NOW - SKEW, true),
+            (NOW - SKEW - 1, false),
+        ] {
+            assert_eq!(
+                verify(&jar, PEER, LOCAL, now, &cookie),
+                good,
+                "{}",
+                now - NOW
+            );
+        }
+    }
+
+    #[test]
+    fn a_cookie_survives_one_rotation_but_not_two() {
+        let jar = CookieJar::new(NOW - ROTATION).unwrap();
+        let just_before = NOW - 1;
+        let cookie = issue(&jar, PEER, LOCAL, just_before);
+        issue(&jar, PEER, LOCAL, NOW);
+        assert!(verify(&jar, PEER, LOCAL, just_before + LIFETIME, &cookie));
+        issue(&jar, PEER, LOCAL, NOW + ROTATION);
+        assert!(!verify(&jar, PEER, LOCAL, just_before + LIFETIME, &cookie));
+    }
+
+    #[test]
+    fn another_jar_refuses_the_cookie() {
+        let cookie = issue(&CookieJar::new(NOW).unwrap(), PEER, LOCAL, NOW);
+        assert!(!verify(
+            &CookieJar::new(NOW).unwrap(),
+            PEER,
+            LOCAL,
+            NOW,
+            &cookie
+        ));
+    }
+
+    proptest! {
+        #[test]
+        fn no_changed_cookie_is_good(at in 0..COOKIE, flip in 1..=255_u8, cut in 0..COOKIE) {
+            let jar = CookieJar::new(NOW).unwrap();
+            let mut cookie = issue(&jar, PEER, LOCAL, NOW);
+            prop_assert!(!verify(&jar, PEER, LOCAL, NOW, &cookie[..cut]));
+            cookie[at] ^= flip;
+            prop_assert!(!verify(&jar, PEER, LOCAL, NOW, &cookie));
+        }
+    }
+}

@@ -1,0 +1,280 @@
+//! UDP sockets: one address family for all of them, two ways to share a port, and the local address
+//! of each datagram.
+//!
+//! Every socket is AF_INET6 where the host has IPv6, IPv4 peers being v4-mapped: in that family the
+//! kernel (6.13 and later) keeps the listening socket first in its hash chain, which is what keeps
+//! strangers' datagrams away from a socket that is bound but not yet connected. Runs on the
+//! listener's thread, and on the client's.
+
+use std::io;
+use std::io::{IoSlice, IoSliceMut};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::OnceLock;
+
+use nix::sys::socket::{
+    ControlMessage, ControlMessageOwned, MsgFlags, SockaddrIn, SockaddrIn6, SockaddrStorage,
+    recvmsg, sendmsg, setsockopt, sockopt,
+};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::config::PortSharing;
+use crate::error::BindError;
+use crate::sys;
+
+/// A datagram's addresses, in the sockets' family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct FourTuple {
+    pub(crate) peer: SocketAddr,
+    pub(crate) local: SocketAddr,
+}
+
+/// A bound socket without a peer.
+#[derive(Debug)]
+pub(crate) struct ListeningSocket {
+    socket: UdpSocket,
+    local: SocketAddr,
+}
+
+impl ListeningSocket {
+    /// Binds `address`, sharing the port with sockets made by [`connected`].
+    pub(crate) fn bind(address: SocketAddr, sharing: PortSharing) -> Result<Self, BindError> {
+        let at = |step| {
+            move |source| BindError::Io {
+                address,
+                step,
+                source,
+            }
+        };
+        let family = in_family(address);
+        // A second server of the same user would silently take half of the datagrams: ask for the
+        // port alone before sharing it.
+        let alone = new_socket().map_err(at("socket"))?;
+        alone
+            .bind(&family.into())
+            .map_err(|source| match source.kind() {
+                io::ErrorKind::AddrInUse => BindError::InUse(address),
+                io::ErrorKind::PermissionDenied => BindError::NotPermitted(address),
+                io::ErrorKind::AddrNotAvailable => BindError::NoSuchAddress(address),
+                _ => BindError::Io {
+                    address,
+                    step: "bind",
+                    source,
+                },
+            })?;
+        let family = match (
+            alone.local_addr().map_err(at("getsockname"))?.as_socket(),
+            family,
+        ) {
+            // Port 0 asks for any port; it must not change when the socket is made again.
+            (Some(bound), mut family) => {
+                family.set_port(bound.port());
+                family
+            }
+            (None, family) => family,
+        };
+        drop(alone);
+        Self::bind_shared(family, sharing).map_err(at("bind"))
+    }
+
+    /// Binds one more listening socket of the same group.
+    pub(crate) fn bind_shared(local: SocketAddr, sharing: PortSharing) -> io::Result<Self> {
+        let socket = new_socket()?;
+        share(&socket, sharing)?;
+        if local.ip().is_unspecified() || local.ip().to_canonical().is_unspecified() {
+            report_destination(&socket)?;
+        }
+        socket.bind(&local.into())?;
+        if sharing == PortSharing::ReusePort {
+            sys::udp::select_first_of_group(socket.as_fd())?;
+        }
+        socket.set_nonblocking(true)?;
+        let socket = UdpSocket::from(socket);
+        let local = socket.local_addr()?;
+        Ok(Self { socket, local })
+    }
+
+    /// The bound address, in the sockets' family.
+    pub(crate) fn local(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// Whether datagrams to any local address arrive here.
+    pub(crate) fn is_wildcard(&self) -> bool {
+        self.local.ip().to_canonical().is_unspecified()
+    }
+
+    /// Reads a datagram, without waiting.
+    pub(crate) fn recv(&self, buffer: &mut [u8]) -> io::Result<(usize, FourTuple)> {
+        if !self.is_wildcard() {
+            let (length, peer) = self.socket.recv_from(buffer)?;
+            return Ok((
+                length,
+                FourTuple {
+                    peer,
+                    local: self.local,
+                },
+            ));
+        }
+        let mut control = nix::cmsg_space!(libc::in6_pktinfo, libc::in_pktinfo);
+        let mut parts = [IoSliceMut::new(buffer)];
+        let received = recvmsg::<SockaddrStorage>(
+            self.socket.as_raw_fd(),
+            &mut parts,
+            Some(&mut control),
+            MsgFlags::empty(),
+        )?;
+        let peer = received
+            .address
+            .as_ref()
+            .and_then(std_address)
+            .ok_or_else(|| {
+                io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    "datagram without a source address",
+                )
+            })?;
+        let mut local = self.local;
+        for message in received.cmsgs()? {
+            match message {
+                ControlMessageOwned::Ipv6PacketInfo(info) => {
+                    let ip = Ipv6Addr::from(info.ipi6_addr.s6_addr);
+                    // A link-local address means nothing without its interface.
+                    let scope = if ip.is_unicast_link_local() {
+                        info.ipi6_ifindex
+                    } else {
+                        0
+                    };
+                    local = SocketAddrV6::new(ip, self.local.port(), 0, scope).into();
+                }
+                ControlMessageOwned::Ipv4PacketInfo(info) => {
+                    local.set_ip(IpAddr::from(info.ipi_addr.s_addr.to_ne_bytes()));
+                }
+                _ => {}
+            }
+        }
+        Ok((received.bytes, FourTuple { peer, local }))
+    }
+
+    /// Sends a datagram from the address that the peer sent to.
+    pub(crate) fn send(&self, datagram: &[u8], to: FourTuple) -> io::Result<()> {
+        if !self.is_wildcard() {
+            return self.socket.send_to(datagram, to.peer).map(drop);
+        }
+        let parts = [IoSlice::new(datagram)];
+        let (v6, v4);
+        let source = match to.local {
+            SocketAddr::V6(local) => {
+                v6 = libc::in6_pktinfo {
+                    ipi6_addr: libc::in6_addr {
+                        s6_addr: local.ip().octets(),
+                    },
+                    ipi6_ifindex: local.scope_id(),
+                };
+                ControlMessage::Ipv6PacketInfo(&v6)
+            }
+            SocketAddr::V4(local) => {
+                v4 = libc::in_pktinfo {
+                    ipi_ifindex: 0,
+                    ipi_spec_dst: libc::in_addr {
+                        s_addr: u32::from_ne_bytes(local.ip().octets()),
+                    },
+                    ipi_addr: libc::in_addr { s_addr: 0 },
+                };
+                ControlMessage::Ipv4PacketInfo(&v4)
+            }
+        };
+        let peer = SockaddrStorage::from(to.peer);
+        let flags = MsgFlags::empty();
+        sendmsg(
+            self.socket.as_raw_fd(),
+            &parts,
+            &[source],
+            flags,
+            Some(&peer),
+        )?;
+        Ok(())
+    }
+}
+
+impl AsFd for ListeningSocket {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// A server's socket for one peer: bound to the listening address, connected to the peer.
+pub(crate) fn connected(tuple: FourTuple, sharing: PortSharing) -> io::Result<UdpSocket> {
+    let socket = new_socket()?;
+    share(&socket, sharing)?;
+    socket.bind(&tuple.local.into())?;
+    socket.connect(&tuple.peer.into())?;
+    Ok(socket.into())
+}
+
+/// A client's socket: any local port, connected to the server.
+pub(crate) fn client(server: SocketAddr) -> io::Result<(UdpSocket, SocketAddr)> {
+    let server = in_family(server);
+    let socket = new_socket()?;
+    socket.connect(&server.into())?;
+    Ok((socket.into(), server))
+}
+
+/// The address in the family that all sockets have.
+fn in_family(address: SocketAddr) -> SocketAddr {
+    match address {
+        SocketAddr::V4(v4) if has_ipv6() => {
+            SocketAddrV6::new(v4.ip().to_ipv6_mapped(), v4.port(), 0, 0).into()
+        }
+        other => other,
+    }
+}
+
+fn has_ipv6() -> bool {
+    static HAS_IPV6: OnceLock<bool> = OnceLock::new();
+    *HAS_IPV6.get_or_init(|| {
+        Socket::new(Domain::IPV6, Type::DGRAM, None).is_ok_and(|s| s.set_only_v6(false).is_ok())
+    })
+}
+
+fn new_socket() -> io::Result<Socket> {
+    let domain = if has_ipv6() {
+        Domain::IPV6
+    } else {
+        Domain::IPV4
+    };
+    let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
+    if domain == Domain::IPV6 {
+        socket.set_only_v6(false)?;
+    }
+    sys::udp::omit_path_mtu_discovery(socket.as_fd(), domain == Domain::IPV6)?;
+    Ok(socket)
+}
+
+fn share(socket: &Socket, sharing: PortSharing) -> io::Result<()> {
+    match sharing {
+        PortSharing::ReusePort => socket.set_reuse_port(true),
+        PortSharing::ReuseAddr => socket.set_reuse_address(true),
+    }
+}
+
+fn report_destination(socket: &Socket) -> io::Result<()> {
+    if has_ipv6() {
+        // Gives v4-mapped destinations too.
+        setsockopt(socket, sockopt::Ipv6RecvPacketInfo, &true)?;
+    } else {
+        setsockopt(socket, sockopt::Ipv4PacketInfo, &true)?;
+    }
+    Ok(())
+}
+
+fn std_address(address: &SockaddrStorage) -> Option<SocketAddr> {
+    let v6 = address
+        .as_sockaddr_in6()
+        .map(|&v6: &SockaddrIn6| SocketAddrV6::from(v6).into());
+    v6.or_else(|| {
+        address
+            .as_sockaddr_in()
+            .map(|&v4: &SockaddrIn| SocketAddr::V4(v4.into()))
+    })
+}

@@ -1,0 +1,288 @@
+//! One connected UDP socket as a connection's datagrams come and go: source check, ICMP policy, and
+//! waiting.
+//!
+//! While the handshake runs, the thread waits for the socket and for the mailbox in which the
+//! listener leaves early datagrams. Once settled it blocks in one `recvfrom` per datagram, and the
+//! receive timeout changes only when the deadline really moves. Runs on the connection's thread.
+
+use std::io;
+use std::net::{Shutdown, SocketAddr, UdpSocket};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use socket2::SockRef;
+
+use crate::config::{Safeguard, Settings};
+use crate::stats::{Counter, Stats};
+
+use super::handoff::Route;
+use super::icmp;
+use super::mailbox::{Mailbox, Post};
+use super::socket::FourTuple;
+
+/// A datagram that another peer's socket received.
+#[derive(Debug)]
+pub(crate) struct Stray {
+    pub(crate) tuple: FourTuple,
+    pub(crate) datagram: Vec<u8>,
+}
+
+/// Where strays go.
+pub(crate) type StrayPost = Post<Stray>;
+
+/// What waiting for a datagram brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Arrival {
+    /// A datagram of the peer, of this many bytes.
+    Datagram(usize),
+    /// Nothing until the deadline.
+    TimedOut,
+    /// The connection was stopped from another thread.
+    Stopped,
+}
+
+/// Lets another thread end the waiting.
+#[derive(Debug, Clone)]
+pub struct StreamHandle {
+    socket: Arc<UdpSocket>,
+    stopped: Arc<AtomicBool>,
+}
+
+impl StreamHandle {
+    /// Makes the connection's present or next wait return: a handshake fails with
+    /// [`HandshakeError::Stopped`](crate::HandshakeError::Stopped), a receive gives
+    /// [`Recv::Stopped`](crate::Recv::Stopped). Sending stays possible.
+    pub fn stop(&self) {
+        self.stopped.store(true, Ordering::SeqCst);
+        // Wakes the blocked thread; an error means that there is no socket to wait on any more.
+        drop(SockRef::from(&*self.socket).shutdown(Shutdown::Read));
+    }
+}
+
+/// A connected socket and, until settled, its inbox.
+#[derive(Debug)]
+pub(crate) struct Transport {
+    socket: Arc<UdpSocket>,
+    stopped: Arc<AtomicBool>,
+    peer: SocketAddr,
+    local: SocketAddr,
+    inbox: Option<Mailbox<Vec<u8>>>,
+    route: Option<Route>,
+    strays: Option<StrayPost>,
+    waits: Wait,
+}
+
+/// How the socket waits at present.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wait {
+    /// It does not.
+    NonBlocking,
+    /// As long as SO_RCVTIMEO says; `None` is for ever.
+    Blocking(Option<Duration>),
+}
+
+impl Transport {
+    /// A server's side, as [`super::handoff`] makes it.
+    pub(crate) fn handed_off(
+        socket: UdpSocket,
+        tuple: FourTuple,
+        route: Route,
+        inbox: Mailbox<Vec<u8>>,
+        strays: StrayPost,
+    ) -> io::Result<Self> {
+        socket.set_nonblocking(true)?;
+        Ok(Self {
+            socket: Arc::new(socket),
+            stopped: Arc::default(),
+            peer: tuple.peer,
+            local: tuple.local,
+            inbox: Some(inbox),
+            route: Some(route),
+            strays: Some(strays),
+            waits: Wait::NonBlocking,
+        })
+    }
+
+    /// A client's side: nobody shares its port, so it is settled from the start.
+    pub(crate) fn client(socket: UdpSocket, peer: SocketAddr) -> io::Result<Self> {
+        let local = socket.local_addr()?;
+        Ok(Self {
+            socket: Arc::new(socket),
+            stopped: Arc::default(),
+            peer,
+            local,
+            inbox: None,
+            route: None,
+            strays: None,
+            waits: Wait::Blocking(None),
+        })
+    }
+
+    /// The peer's address.
+    pub(crate) fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// The local address.
+    pub(crate) fn local(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// A handle for other threads.
+    pub(crate) fn handle(&self) -> StreamHandle {
+        StreamHandle {
+            socket: Arc::clone(&self.socket),
+            stopped: Arc::clone(&self.stopped),
+        }
+    }
+
+    /// The handshake is complete: nothing early is missing any more.
+    pub(crate) fn settle(&mut self) {
+        if let Some(route) = &self.route {
+            route.settle();
+        }
+        self.inbox = None;
+    }
+
+    /// Waits for a datagram of the peer.
+    ///
+    /// # Errors
+    /// The socket is broken. ICMP errors are counted and ignored.
+    pub(crate) fn recv(
+        &mut self,
+        buffer: &mut [u8],
+        deadline: Option<Instant>,
+        settings: &Settings,
+        stats: &Stats,
+    ) -> io::Result<Arrival> {
+        loop {
+            if self.stopped.load(Ordering::SeqCst) {
+                return Ok(Arrival::Stopped);
+            }
+            if let Some(datagram) = self.inbox.as_ref().and_then(Mailbox::take) {
+                let length = datagram.len().min(buffer.len());
+                buffer[..length].copy_from_slice(&datagram[..length]);
+                return Ok(Arrival::Datagram(length));
+            }
+            if self.inbox.is_none() {
+                self.prepare_wait(deadline)?;
+            }
+            match self.socket.recv_from(buffer) {
+                // Shutting down the receiving side reads as an empty datagram.
+                Ok((0, _)) if self.stopped.load(Ordering::SeqCst) => return Ok(Arrival::Stopped),
+                Ok((length, from)) => {
+                    if from == self.peer || !settings.keeps(Safeguard::SourceCheck) {
+                        return Ok(Arrival::Datagram(length));
+                    }
+                    self.return_stray(&buffer[..length], from, settings, stats);
+                }
+                Err(error) if icmp::is_interrupted(&error) => {}
+                Err(error) if icmp::is_empty(&error) => {
+                    let left = time_left(deadline);
+                    if left.is_some_and(|left| left.is_zero()) {
+                        return Ok(Arrival::TimedOut);
+                    }
+                    if let Some(inbox) = &self.inbox {
+                        inbox.wait(std::iter::once(self.socket.as_fd()), left)?;
+                    }
+                }
+                Err(error) if icmp::is_icmp(&error) && settings.keeps(Safeguard::IcmpPolicy) => {
+                    stats.count(Counter::IcmpOnReceive);
+                }
+                // A shut-down socket may report an address of no family.
+                Err(_) if self.stopped.load(Ordering::SeqCst) => return Ok(Arrival::Stopped),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Sends a datagram, or loses it: an unsent datagram is a lost one, and the timers know what
+    /// to do about those.
+    pub(crate) fn send(&self, datagram: &[u8], stats: &Stats) {
+        // A pending ICMP error takes the place of the first attempt: the kernel reports it and
+        // does not send.
+        for _ in 0..2 {
+            match self.socket.send(datagram) {
+                Ok(_) => {
+                    stats.count(Counter::DatagramsSent);
+                    return;
+                }
+                Err(error) if icmp::is_icmp(&error) => stats.count(Counter::IcmpOnSend),
+                Err(error) if icmp::is_interrupted(&error) => {}
+                Err(_) => break,
+            }
+        }
+        stats.count(Counter::DatagramsUnsent);
+    }
+
+    /// Arranges for the next `recv_from` to wait until about `deadline`.
+    fn prepare_wait(&mut self, deadline: Option<Instant>) -> io::Result<()> {
+        let wanted = match time_left(deadline) {
+            Some(left) if left.is_zero() => Wait::NonBlocking,
+            left => Wait::Blocking(left),
+        };
+        if wanted == self.waits {
+            return Ok(());
+        }
+        if let (Wait::Blocking(Some(wanted)), Wait::Blocking(Some(armed))) = (wanted, self.waits) {
+            // A timeout that ends a little late is fine, one that is set for every datagram costs
+            // a system call for each.
+            let slack = wanted / 8 + Duration::from_millis(1);
+            if armed >= wanted && armed - wanted <= slack {
+                return Ok(());
+            }
+        }
+        match wanted {
+            Wait::NonBlocking => self.socket.set_nonblocking(true)?,
+            Wait::Blocking(timeout) => {
+                if self.waits == Wait::NonBlocking {
+                    self.socket.set_nonblocking(false)?;
+                }
+                self.socket.set_read_timeout(timeout)?;
+            }
+        }
+        self.waits = wanted;
+        Ok(())
+    }
+
+    fn return_stray(&self, datagram: &[u8], from: SocketAddr, settings: &Settings, stats: &Stats) {
+        let tuple = FourTuple {
+            peer: from,
+            local: self.local,
+        };
+        let forwarded = settings.keeps(Safeguard::StrayForwarding)
+            && self.strays.as_ref().is_some_and(|post| {
+                post.send(Stray {
+                    tuple,
+                    datagram: datagram.to_vec(),
+                })
+            });
+        let outcome = if forwarded {
+            Counter::StraysToListener
+        } else {
+            Counter::StraysDropped
+        };
+        stats.count(outcome);
+    }
+}
+
+impl AsFd for Transport {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+fn time_left(deadline: Option<Instant>) -> Option<Duration> {
+    deadline.map(|deadline| deadline.saturating_duration_since(clock()))
+}
+
+/// The thread's clock.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the shell is where threads wait for time to pass"
+)]
+pub(crate) fn clock() -> Instant {
+    Instant::now()
+}

@@ -1,0 +1,217 @@
+//! OpenSSL's DTLS calls: `DTLSv1_listen`, the retransmission timer, sizes and names.
+//!
+//! Runs on the thread that owns the `SSL`.
+
+use std::ffi::{CStr, c_int};
+use std::ptr;
+use std::time::Duration;
+
+use foreign_types::ForeignTypeRef;
+use openssl::error::ErrorStack;
+use openssl::ssl::{SslCipherRef, SslContextBuilder, SslRef, SslSessionRef, SslStream};
+
+use super::ffi;
+
+/// What `DTLSv1_listen(3)` made of the datagram in the slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Listened {
+    /// A ClientHello with a good cookie; the `SSL` is ready for `SSL_accept`.
+    Verified,
+    /// Answered with a HelloVerifyRequest, or rejected; the `SSL` is ready for the next datagram.
+    NotYet,
+}
+
+/// A `BIO_ADDR` for `DTLSv1_listen`, which insists on one although the slot knows the peer itself.
+#[derive(Debug)]
+pub(crate) struct BioAddr(ptr::NonNull<ffi::BioAddr>);
+
+impl BioAddr {
+    /// Allocates one.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub(crate) fn new() -> Result<Self, ErrorStack> {
+        // SAFETY: takes no arguments; a null return is handled below.
+        let address = unsafe { ffi::BIO_ADDR_new() };
+        ptr::NonNull::new(address)
+            .map(Self)
+            .ok_or_else(ErrorStack::get)
+    }
+}
+
+impl Drop for BioAddr {
+    fn drop(&mut self) {
+        // SAFETY: made by BIO_ADDR_new in `new`, owned by this value alone, freed once.
+        unsafe { ffi::BIO_ADDR_free(self.0.as_ptr()) }
+    }
+}
+
+// SAFETY: a BIO_ADDR is plain memory without ties to the thread that allocated it.
+unsafe impl Send for BioAddr {}
+
+/// The `SSL` of a stream, for calls that change it; `SslStream` itself lends it only shared.
+pub(crate) fn ssl_mut<S>(stream: &mut SslStream<S>) -> &mut SslRef {
+    let ssl = stream.ssl().as_ptr();
+    // SAFETY: the stream owns the SSL and is borrowed exclusively for as long as the result lives.
+    unsafe { SslRef::from_ptr_mut(ssl) }
+}
+
+/// Feeds the datagram in the stream's slot to `DTLSv1_listen(3)` and empties the error queue.
+///
+/// A negative return (an unreadable datagram) is [`Listened::NotYet`]: the `SSL` stays usable.
+pub(crate) fn listen(ssl: &mut SslRef, address: &mut BioAddr) -> Listened {
+    // SAFETY: `ssl` is live and exclusively borrowed, `address` is a live BIO_ADDR; OpenSSL writes
+    // only into these two.
+    let returned = unsafe { ffi::DTLSv1_listen(ssl.as_ptr(), address.0.as_ptr()) };
+    clear_errors();
+    if returned == 1 {
+        Listened::Verified
+    } else {
+        Listened::NotYet
+    }
+}
+
+/// Time left until OpenSSL wants [`handle_timeout`], or `None` while no timer runs
+/// (`DTLSv1_get_timeout(3)`). Less than 15 ms is reported as zero.
+pub(crate) fn get_timeout(ssl: &SslRef) -> Option<Duration> {
+    let mut left = libc::timeval {
+        tv_sec: 0,
+        tv_usec: 0,
+    };
+    let argument: ffi::Parg = ptr::from_mut(&mut left).cast();
+    // SAFETY: DTLS_CTRL_GET_TIMEOUT writes one timeval through the pointer, which is valid.
+    let running =
+        unsafe { openssl_sys::SSL_ctrl(ssl.as_ptr(), ffi::DTLS_CTRL_GET_TIMEOUT, 0, argument) };
+    (running == 1).then(|| {
+        let seconds = u64::try_from(left.tv_sec).unwrap_or(0);
+        let micros = u64::try_from(left.tv_usec).unwrap_or(0);
+        Duration::from_secs(seconds) + Duration::from_micros(micros)
+    })
+}
+
+/// What `DTLSv1_handle_timeout(3)` did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Expired {
+    /// The timer had not expired yet.
+    NotYet,
+    /// The last flight was written again.
+    Resent,
+    /// OpenSSL gave up: too many expiries.
+    GaveUp,
+}
+
+/// Retransmits the last flight if its timer has expired and doubles the timer.
+pub(crate) fn handle_timeout(ssl: &mut SslRef) -> Expired {
+    clear_errors();
+    // SAFETY: DTLS_CTRL_HANDLE_TIMEOUT takes no pointer; `ssl` is live and exclusively borrowed.
+    let returned = unsafe {
+        openssl_sys::SSL_ctrl(
+            ssl.as_ptr(),
+            ffi::DTLS_CTRL_HANDLE_TIMEOUT,
+            0,
+            ptr::null_mut(),
+        )
+    };
+    match returned {
+        0 => Expired::NotYet,
+        1.. => Expired::Resent,
+        _ => Expired::GaveUp,
+    }
+}
+
+/// Bytes of application data that fit into one datagram of the current MTU (`DTLS_get_data_mtu(3)`);
+/// zero before a cipher is in use.
+pub(crate) fn data_mtu(ssl: &SslRef) -> usize {
+    // SAFETY: reads fields of a live SSL.
+    unsafe { ffi::DTLS_get_data_mtu(ssl.as_ptr()) }
+}
+
+/// Whether OpenSSL still holds unprocessed records (`SSL_has_pending(3)`).
+pub(crate) fn has_pending(ssl: &SslRef) -> bool {
+    // SAFETY: reads fields of a live SSL.
+    unsafe { ffi::SSL_has_pending(ssl.as_ptr()) == 1 }
+}
+
+/// The cipher that the running handshake has agreed on (`SSL_get_pending_cipher(3)`).
+pub(crate) fn pending_cipher(ssl: &SslRef) -> Option<&SslCipherRef> {
+    // SAFETY: reads a field of a live SSL.
+    let cipher = unsafe { ffi::SSL_get_pending_cipher(ssl.as_ptr()) };
+    if cipher.is_null() {
+        return None;
+    }
+    // SAFETY: ciphers live in OpenSSL's static table, longer than any SSL.
+    Some(unsafe { SslCipherRef::from_ptr(cipher.cast_mut()) })
+}
+
+/// OpenSSL's short name of the key-exchange group in use, such as `X25519`.
+pub(crate) fn negotiated_group(ssl: &SslRef) -> Option<&'static str> {
+    let argument: ffi::Parg = ptr::null_mut();
+    // SAFETY: SSL_CTRL_GET_NEGOTIATED_GROUP ignores the pointer and returns a NID.
+    let nid = unsafe {
+        openssl_sys::SSL_ctrl(
+            ssl.as_ptr(),
+            ffi::SSL_CTRL_GET_NEGOTIATED_GROUP,
+            0,
+            argument,
+        )
+    };
+    let nid = c_int::try_from(nid).ok().filter(|&nid| nid > 0)?;
+    // SAFETY: a table look-up; unknown numbers give null, which is handled below.
+    let name = unsafe { ffi::OBJ_nid2sn(nid) };
+    if name.is_null() {
+        return None;
+    }
+    // SAFETY: a NUL-terminated string of OpenSSL's static object table.
+    unsafe { CStr::from_ptr(name) }.to_str().ok()
+}
+
+/// The name of an alert description (RFC 5246 §7.2), such as `bad certificate`.
+pub(crate) fn alert_name(description: u8) -> &'static str {
+    // SAFETY: a table look-up over an int.
+    let name = unsafe { ffi::SSL_alert_desc_string_long(c_int::from(description)) };
+    if name.is_null() {
+        return "unknown";
+    }
+    // SAFETY: a static NUL-terminated string.
+    unsafe { CStr::from_ptr(name) }
+        .to_str()
+        .unwrap_or("unknown")
+}
+
+/// Limits the bytes of a peer's certificate chain, and with it what a forged message header can
+/// make OpenSSL allocate (`SSL_CTX_set_max_cert_list(3)`).
+pub(crate) fn set_max_cert_list(context: &mut SslContextBuilder, bytes: u32) {
+    // SAFETY: the control takes a number and no pointer; the context is live.
+    unsafe {
+        openssl_sys::SSL_CTX_ctrl(
+            context.as_ptr(),
+            ffi::SSL_CTRL_SET_MAX_CERT_LIST,
+            bytes.into(),
+            ptr::null_mut(),
+        )
+    };
+}
+
+/// Offers a session for resumption (`SSL_set_session(3)`).
+///
+/// # Errors
+/// OpenSSL refuses the session.
+pub(crate) fn set_session(ssl: &mut SslRef, session: &SslSessionRef) -> Result<(), ErrorStack> {
+    // SAFETY: the crate marks it unsafe because a session of another context could outlive what it
+    // refers to; OpenSSL takes its own reference, and compares the session id context on use.
+    unsafe { ssl.set_session(session) }
+}
+
+/// Empties the calling thread's error queue. `SSL_read` and `SSL_write` do not, and a stale entry
+/// turns "want read" into what looks like a fatal error.
+pub(crate) fn clear_errors() {
+    // SAFETY: works on the calling thread's own queue.
+    unsafe { openssl_sys::ERR_clear_error() }
+}
+
+/// Gives OpenSSL's per-thread state of the calling thread back (13 KiB in 3.6); it is made anew on
+/// need (`OPENSSL_thread_stop(3)`).
+pub(crate) fn thread_stop() {
+    // SAFETY: frees the calling thread's own state; no reference into it is held by safe code.
+    unsafe { ffi::OPENSSL_thread_stop() }
+}

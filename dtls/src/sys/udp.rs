@@ -1,0 +1,83 @@
+//! Socket options that neither `std` nor `socket2` nor `nix` offer.
+//!
+//! Runs on whichever thread makes the socket.
+
+use std::ffi::c_int;
+use std::io;
+use std::mem::size_of;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+/// Makes path-MTU discovery deaf: packets leave whole, without don't-fragment, and a forged
+/// "packet too big" changes nothing (`ip(7)`, `IP_PMTUDISC_OMIT`).
+///
+/// Both levels are set: on a v4-mapped destination only the IPv4 option counts.
+///
+/// # Errors
+/// The kernel's, from the option of the socket's own family.
+pub(crate) fn omit_path_mtu_discovery(socket: BorrowedFd<'_>, ipv6: bool) -> io::Result<()> {
+    set_int(
+        socket,
+        libc::IPPROTO_IP,
+        libc::IP_MTU_DISCOVER,
+        libc::IP_PMTUDISC_OMIT,
+    )?;
+    if ipv6 {
+        set_int(
+            socket,
+            libc::IPPROTO_IPV6,
+            libc::IPV6_MTU_DISCOVER,
+            libc::IPV6_PMTUDISC_OMIT,
+        )?;
+    }
+    Ok(())
+}
+
+/// Gives every datagram of this socket's SO_REUSEPORT group that no connected socket claims to the
+/// group's first member (`socket(7)`, `SO_ATTACH_REUSEPORT_CBPF`): a one-instruction classic BPF
+/// program, "return 0".
+///
+/// # Errors
+/// The kernel's; `ENOPROTOOPT` before Linux 4.5.
+pub(crate) fn select_first_of_group(socket: BorrowedFd<'_>) -> io::Result<()> {
+    const BPF_RET_K: u16 = 0x06;
+    let mut program = [libc::sock_filter {
+        code: BPF_RET_K,
+        jt: 0,
+        jf: 0,
+        k: 0,
+    }];
+    let descriptor = libc::sock_fprog {
+        len: 1,
+        filter: program.as_mut_ptr(),
+    };
+    set(
+        socket,
+        libc::SOL_SOCKET,
+        libc::SO_ATTACH_REUSEPORT_CBPF,
+        &descriptor,
+    )
+}
+
+fn set_int(socket: BorrowedFd<'_>, level: c_int, name: c_int, value: c_int) -> io::Result<()> {
+    set(socket, level, name, &value)
+}
+
+fn set<T>(socket: BorrowedFd<'_>, level: c_int, name: c_int, value: &T) -> io::Result<()> {
+    let length = libc::socklen_t::try_from(size_of::<T>()).map_err(io::Error::other)?;
+    // SAFETY: the descriptor is open for the borrow's life; the kernel reads `length` bytes at
+    // `value`, a live reference of that size, and keeps no pointer (it copies the BPF program).
+    let returned = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            name,
+            std::ptr::from_ref(value).cast(),
+            length,
+        )
+    };
+    if returned == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}

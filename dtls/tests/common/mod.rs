@@ -1,0 +1,95 @@
+//! A PKI, a server thread and clients for the tests of this crate.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, LazyLock};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use dtls::{
+    ClientConfig, DtlsConnector, DtlsListener, DtlsStream, HandshakeError, Identity,
+    ListenerHandle, Recv, ServerConfig, ServerConfigBuilder, ServerTrust, Stats, TrustAnchors,
+};
+use dtls_certs::{Profile, TestPki};
+
+/// One PKI for the whole test process.
+pub(crate) static PKI: LazyLock<TestPki> = LazyLock::new(|| TestPki::new().unwrap());
+
+pub(crate) fn identity(profile: Profile) -> Identity {
+    let leaf = PKI.issue(profile).unwrap();
+    Identity::from_pem(leaf.chain_pem.as_bytes(), leaf.key_pem.as_bytes()).unwrap()
+}
+
+pub(crate) fn anchors() -> TrustAnchors {
+    TrustAnchors::from_pem(PKI.ca_pem().as_bytes()).unwrap()
+}
+
+pub(crate) fn server_config() -> ServerConfigBuilder {
+    ServerConfig::builder(identity(Profile::SERVER)).handshake_timeout(Duration::from_secs(10))
+}
+
+pub(crate) fn connector() -> DtlsConnector {
+    let config = ClientConfig::builder(ServerTrust::Anchors(anchors()))
+        .handshake_timeout(Duration::from_secs(10))
+        .build()
+        .unwrap();
+    DtlsConnector::new(config)
+}
+
+/// An echo server on its own threads; closed and joined when dropped.
+pub(crate) struct EchoServer {
+    pub(crate) address: SocketAddr,
+    pub(crate) stats: Arc<Stats>,
+    handle: ListenerHandle,
+    thread: Option<JoinHandle<Vec<Result<(), HandshakeError>>>>,
+}
+
+impl EchoServer {
+    pub(crate) fn start(address: &str, config: ServerConfig) -> Self {
+        let mut listener = DtlsListener::bind(address.parse().unwrap(), config).unwrap();
+        let (address, stats, handle) = (listener.local_addr(), listener.stats(), listener.handle());
+        let thread = thread::spawn(move || {
+            let mut workers = Vec::new();
+            while let Ok(incoming) = listener.accept() {
+                workers.push(thread::spawn(move || incoming.accept().map(echo)));
+            }
+            workers
+                .into_iter()
+                .map(|worker| worker.join().unwrap())
+                .collect()
+        });
+        Self {
+            address,
+            stats,
+            handle,
+            thread: Some(thread),
+        }
+    }
+
+    /// Closes the listener and waits for every connection to end.
+    pub(crate) fn finish(mut self) -> Vec<Result<(), HandshakeError>> {
+        self.handle.close();
+        self.thread.take().unwrap().join().unwrap()
+    }
+}
+
+impl Drop for EchoServer {
+    fn drop(&mut self) {
+        self.handle.close();
+    }
+}
+
+pub(crate) fn echo(mut stream: DtlsStream) {
+    let mut buffer = [0; 16 * 1024];
+    while let Ok(Recv::Data(length)) = stream.recv(&mut buffer) {
+        stream.send(&buffer[..length]).unwrap();
+    }
+}
+
+#[track_caller]
+pub(crate) fn assert_echo(stream: &mut DtlsStream, text: &[u8]) {
+    stream.set_recv_timeout(Some(Duration::from_secs(10)));
+    stream.send(text).unwrap();
+    let mut buffer = [0; 16 * 1024];
+    assert_eq!(stream.recv(&mut buffer).unwrap(), Recv::Data(text.len()));
+    assert_eq!(&buffer[..text.len()], text);
+}

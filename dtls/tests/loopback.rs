@@ -1,0 +1,278 @@
+//! Listener, stream and connector over real loopback sockets.
+
+mod common;
+
+use std::net::UdpSocket;
+use std::time::Duration;
+
+use common::{EchoServer, PKI, anchors, assert_echo, connector, identity, server_config};
+use dtls::{
+    BindError, ClientConfig, ConnectError, Counter, DtlsConnector, DtlsListener, HandshakeError,
+    PortSharing, Recv, ServerTrust,
+};
+use dtls_certs::Profile;
+
+const ADDRESSES: [&str; 4] = ["127.0.0.1:0", "[::1]:0", "0.0.0.0:0", "[::]:0"];
+const SHARINGS: [PortSharing; 2] = [PortSharing::ReusePort, PortSharing::ReuseAddr];
+
+#[test]
+fn data_flows_both_ways_on_every_kind_of_address_and_port_sharing() {
+    for sharing in SHARINGS {
+        for address in ADDRESSES {
+            let config = server_config().port_sharing(sharing).build().unwrap();
+            let server = EchoServer::start(address, config);
+            let mut to = server.address;
+            if to.ip().is_unspecified() {
+                to.set_ip(if to.is_ipv4() {
+                    [127, 0, 0, 1].into()
+                } else {
+                    "::1".parse().unwrap()
+                });
+            }
+            let mut streams: Vec<_> = (0..4)
+                .map(|_| connector().connect("localhost", to).unwrap())
+                .collect();
+            for stream in &mut streams {
+                assert_echo(stream, b"hello");
+                assert_echo(stream, b"again");
+            }
+            let info = streams[0].info();
+            assert!(info.verified, "{address}: {}", info.verification);
+            assert_eq!((info.version, info.group), ("DTLSv1.2", Some("X25519")));
+            assert_eq!(info.retransmissions, 0);
+            drop(streams);
+            let stats = server.stats.clone();
+            assert!(server.finish().iter().all(Result::is_ok));
+            assert_eq!(
+                stats.get(Counter::HandshakesCompleted),
+                4,
+                "{address} {sharing:?}"
+            );
+            assert_eq!(stats.get(Counter::ClosedByPeer), 4, "{address} {sharing:?}");
+        }
+    }
+}
+
+#[test]
+fn a_wildcard_listener_answers_from_the_address_it_was_asked_at() {
+    let server = EchoServer::start("0.0.0.0:0", server_config().build().unwrap());
+    for ip in ["127.0.0.1", "127.0.0.2", "127.3.2.1"] {
+        let to = format!("{ip}:{}", server.address.port()).parse().unwrap();
+        let config = ClientConfig::builder(ServerTrust::Anyone).build().unwrap();
+        let mut stream = DtlsConnector::new(config).connect("localhost", to).unwrap();
+        assert_eq!(stream.peer_addr(), to);
+        assert_echo(&mut stream, ip.as_bytes());
+    }
+}
+
+#[test]
+fn many_clients_at_once_need_no_retransmission_under_either_port_sharing() {
+    for sharing in SHARINGS {
+        let config = server_config().port_sharing(sharing).build().unwrap();
+        let server = EchoServer::start("127.0.0.1:0", config);
+        let connector = connector();
+        std::thread::scope(|scope| {
+            for n in 0..64_u8 {
+                let (connector, address) = (&connector, server.address);
+                scope.spawn(move || {
+                    let mut stream = connector.connect("localhost", address).unwrap();
+                    assert_echo(&mut stream, &[n; 100]);
+                });
+            }
+        });
+        let stats = server.stats.clone();
+        server.finish();
+        assert_eq!(stats.get(Counter::HandshakesCompleted), 64);
+        assert_eq!(stats.get(Counter::StraysDropped), 0, "{sharing:?}");
+        if sharing == PortSharing::ReusePort {
+            assert_eq!(stats.get(Counter::StraysToListener), 0);
+        }
+    }
+}
+
+#[test]
+fn a_second_server_on_the_port_is_refused_even_though_ports_are_shared() {
+    for sharing in SHARINGS {
+        let config = server_config().port_sharing(sharing).build().unwrap();
+        let first = DtlsListener::bind("127.0.0.1:0".parse().unwrap(), config.clone()).unwrap();
+        let second = DtlsListener::bind(first.local_addr(), config);
+        assert!(matches!(second, Err(BindError::InUse(_))), "{second:?}");
+    }
+}
+
+#[test]
+fn a_certificate_for_another_name_or_authority_is_refused_by_the_client() {
+    for (profile, reason) in [
+        (Profile::SERVER_WRONG_NAME, "hostname mismatch"),
+        (
+            Profile::SERVER_OTHER_CA,
+            "unable to get local issuer certificate",
+        ),
+    ] {
+        let config = dtls::ServerConfig::builder(identity(profile))
+            .handshake_timeout(Duration::from_secs(10))
+            .build()
+            .unwrap();
+        let server = EchoServer::start("127.0.0.1:0", config);
+        match connector().connect("localhost", server.address) {
+            Err(ConnectError::Handshake(HandshakeError::Verification { reason: found })) => {
+                assert_eq!(found, reason);
+            }
+            other => panic!("{other:?}"),
+        }
+        // The alert travels in the clear, so the server waits a little in case it is forged.
+        let outcome = server.finish().pop().unwrap();
+        assert!(
+            matches!(outcome, Err(HandshakeError::Alert { .. })),
+            "{outcome:?}"
+        );
+    }
+}
+
+#[test]
+fn a_client_without_a_certificate_is_refused_where_one_is_required() {
+    let config = server_config().client_ca(anchors()).build().unwrap();
+    let server = EchoServer::start("127.0.0.1:0", config);
+    let refused = connector().connect("localhost", server.address);
+    assert!(
+        matches!(
+            refused,
+            Err(ConnectError::Handshake(HandshakeError::Alert { .. }))
+        ),
+        "{refused:?}"
+    );
+    let config = ClientConfig::builder(ServerTrust::Anchors(anchors()))
+        .identity(identity(Profile::CLIENT))
+        .build()
+        .unwrap();
+    let mut stream = DtlsConnector::new(config)
+        .connect("localhost", server.address)
+        .unwrap();
+    assert_echo(&mut stream, b"with a certificate");
+}
+
+#[test]
+fn a_session_is_resumed_without_certificates() {
+    let server = EchoServer::start("[::1]:0", server_config().build().unwrap());
+    let connector = connector();
+    let mut first = connector.connect("localhost", server.address).unwrap();
+    assert_echo(&mut first, b"first");
+    let session = first.session().unwrap();
+    drop(first);
+    let mut second = connector
+        .resume("localhost", server.address, &session)
+        .unwrap();
+    assert!(second.info().resumed);
+    assert_echo(&mut second, b"second");
+}
+
+#[test]
+fn a_stopped_stream_wakes_up_and_can_still_close_in_order() {
+    let config = server_config().build().unwrap();
+    let mut listener = DtlsListener::bind("127.0.0.1:0".parse().unwrap(), config).unwrap();
+    let address = listener.local_addr();
+    let client = std::thread::spawn(move || connector().connect("localhost", address).unwrap());
+    let mut server = listener.accept().unwrap().accept().unwrap();
+    let mut client = client.join().unwrap();
+    let handle = server.handle();
+    let blocked = std::thread::spawn(move || {
+        let outcome = server.recv(&mut [0; 100]).unwrap();
+        server.send(b"bye").unwrap();
+        (outcome, server)
+    });
+    handle.stop();
+    let (outcome, server) = blocked.join().unwrap();
+    assert_eq!(outcome, Recv::Stopped);
+    drop(server);
+    let mut buffer = [0; 100];
+    assert_eq!(client.recv(&mut buffer).unwrap(), Recv::Data(3));
+    assert_eq!(client.recv(&mut buffer).unwrap(), Recv::Closed);
+}
+
+#[test]
+fn noise_at_the_listener_is_counted_and_ends_nothing() {
+    let server = EchoServer::start("127.0.0.1:0", server_config().build().unwrap());
+    let stranger = UdpSocket::bind("127.0.0.1:0").unwrap();
+    for noise in [
+        &b""[..],
+        b"x",
+        b"GET / HTTP/1.0\r\n\r\n",
+        &[22; 1200],
+        &[0; 4096],
+    ] {
+        stranger.send_to(noise, server.address).unwrap();
+    }
+    let mut stream = connector().connect("localhost", server.address).unwrap();
+    assert_echo(&mut stream, b"alive");
+    assert_eq!(server.stats.get(Counter::DroppedEmpty), 1);
+    assert_eq!(server.stats.get(Counter::UnknownPeer), 4);
+}
+
+#[test]
+fn empty_runt_and_garbage_datagrams_from_the_peer_end_nothing() {
+    // The client's port is taken over after its handshake, as a spoofer with raw sockets would.
+    let server = EchoServer::start("127.0.0.1:0", server_config().build().unwrap());
+    let mut stream = connector().connect("localhost", server.address).unwrap();
+    assert_echo(&mut stream, b"before");
+    let descriptor = std::os::fd::AsFd::as_fd(&stream)
+        .try_clone_to_owned()
+        .unwrap();
+    let spoofer = UdpSocket::from(descriptor);
+    let runt = [23, 0xfe, 0xfd, 0, 1, 0, 0, 0, 0, 0, 9, 0, 2, 1, 2];
+    for datagram in [&b""[..], &runt, b"garbage"] {
+        spoofer.send(datagram).unwrap();
+    }
+    assert_echo(&mut stream, b"after");
+    assert_eq!(server.stats.get(Counter::DroppedRunt), 1);
+    assert_eq!(server.stats.get(Counter::DroppedEmpty), 1);
+    assert_eq!(server.stats.get(Counter::DroppedMalformedRecord), 1);
+}
+
+#[test]
+fn a_payload_beyond_the_limit_is_refused_and_one_at_the_limit_arrives() {
+    let server = EchoServer::start("127.0.0.1:0", server_config().build().unwrap());
+    let mut stream = connector().connect("localhost", server.address).unwrap();
+    let limit = stream.max_payload();
+    assert_eq!(limit, 1472 - 13 - 8 - 16, "IPv4, AES-GCM");
+    assert!(stream.send(&vec![0; limit + 1]).is_err());
+    assert_echo(&mut stream, &vec![7; limit]);
+}
+
+#[test]
+fn a_handshake_with_a_silent_server_ends_at_its_deadline() {
+    let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let config = ClientConfig::builder(ServerTrust::Anyone)
+        .handshake_timeout(Duration::from_millis(1500))
+        .build()
+        .unwrap();
+    let refused = DtlsConnector::new(config).connect("localhost", silent.local_addr().unwrap());
+    match refused {
+        Err(ConnectError::Handshake(HandshakeError::TimedOut {
+            retransmissions: 1, ..
+        })) => {}
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn an_unreachable_port_is_waited_out_like_silence() {
+    let address = UdpSocket::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let config = ClientConfig::builder(ServerTrust::Anyone)
+        .handshake_timeout(Duration::from_millis(1500))
+        .build()
+        .unwrap();
+    let connector = DtlsConnector::new(config);
+    let refused = connector.connect("localhost", address);
+    assert!(
+        matches!(
+            refused,
+            Err(ConnectError::Handshake(HandshakeError::TimedOut { .. }))
+        ),
+        "{refused:?}"
+    );
+    assert!(connector.stats().get(Counter::IcmpOnReceive) > 0);
+    assert!(!PKI.ca_pem().is_empty());
+}
