@@ -15,7 +15,7 @@ use crate::scenario::Family;
 
 /// One kind of ICMP error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct IcmpKind {
+pub struct Kind {
     /// ICMP for IPv4, ICMPv6 for IPv6.
     pub family: Family,
     /// The type.
@@ -32,7 +32,7 @@ pub struct IcmpKind {
 }
 
 /// Every kind the forger knows, both families.
-pub const KINDS: &[IcmpKind] = &[
+pub const KINDS: &[Kind] = &[
     v4(3, 0, "net-unreachable", None),
     v4(3, 1, "host-unreachable", None),
     v4(3, 2, "protocol-unreachable", Some(Errno::ENOPROTOOPT)),
@@ -74,8 +74,8 @@ pub const KINDS: &[IcmpKind] = &[
 /// Name of the only kind that carries an MTU.
 pub const PACKET_TOO_BIG: &str = "packet-too-big";
 
-const fn v4(icmp_type: u8, code: u8, name: &'static str, errno: Option<Errno>) -> IcmpKind {
-    IcmpKind {
+const fn v4(icmp_type: u8, code: u8, name: &'static str, errno: Option<Errno>) -> Kind {
+    Kind {
         family: Family::Ipv4,
         icmp_type,
         code,
@@ -84,15 +84,15 @@ const fn v4(icmp_type: u8, code: u8, name: &'static str, errno: Option<Errno>) -
     }
 }
 
-const fn v6(icmp_type: u8, code: u8, name: &'static str, errno: Option<Errno>) -> IcmpKind {
-    IcmpKind {
+const fn v6(icmp_type: u8, code: u8, name: &'static str, errno: Option<Errno>) -> Kind {
+    Kind {
         family: Family::Ipv6,
         ..v4(icmp_type, code, name, errno)
     }
 }
 
 /// The kinds of one family, in order of type and code.
-pub fn kinds_of(family: Family) -> impl Iterator<Item = &'static IcmpKind> {
+pub fn kinds_of(family: Family) -> impl Iterator<Item = &'static Kind> {
     KINDS.iter().filter(move |kind| kind.family == family)
 }
 
@@ -104,7 +104,7 @@ pub fn kinds_of(family: Family) -> impl Iterator<Item = &'static IcmpKind> {
 ///
 /// When `source` or the 4-tuple is not of the kind's IP version.
 #[must_use]
-pub fn forge(kind: &IcmpKind, source: IpAddr, quoted: &Path, mtu: u32) -> Vec<u8> {
+pub fn forge(kind: &Kind, source: IpAddr, quoted: &Path, mtu: u32) -> Vec<u8> {
     let quote = quote(quoted);
     let builder = PacketBuilder::ethernet2(quoted.destination_mac, quoted.source_mac);
     // The second word: the MTU of a packet-too-big, zero (unused, or pointer 0) elsewhere. ICMP
@@ -146,3 +146,6 @@ fn quote(path: &Path) -> Vec<u8> {
 
 /// What an outsider would guess of the payload: the start of an epoch-1 record.
 const QUOTED_PAYLOAD: [u8; 8] = [23, 0xfe, 0xfd, 0, 1, 0, 0, 0];
+
+#[cfg(test)]
+mod tests;

@@ -13,7 +13,7 @@ use dtls_lab::endpoint::{MissingProgram, Programs, Role};
 use dtls_lab::netns::{self, NetnsError};
 use dtls_lab::report::{Report, Required, Row, Summary, write_json, write_table};
 use dtls_lab::run::{Lab, label};
-use dtls_lab::scenario::{Catalogue, Family, Implementation, ScenarioError};
+use dtls_lab::scenario::{Catalogue, Family, Implementation, Refusal};
 use dtls_lab::schedule::{Filter, PlanError, Planned, Progress, evidence_folder, plan, run_all};
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -21,7 +21,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 #[derive(Debug, thiserror::Error)]
 enum LabError {
     #[error(transparent)]
-    Scenario(#[from] ScenarioError),
+    Scenario(#[from] Refusal),
     #[error(transparent)]
     Plan(#[from] PlanError),
     #[error("{0}")]
@@ -155,11 +155,15 @@ fn run(arguments: &RunArgs) -> Result<ExitCode, LabError> {
     );
     bar.finish_and_clear();
 
-    let rows: Vec<Row> = plan
+    let mut rows: Vec<Row> = plan
         .iter()
         .zip(&finished)
         .map(|(planned, finished)| Row::new(&planned.job, finished, &required, seed))
         .collect();
+    // Controls were planned before what needs them; people look for a scenario by its name.
+    rows.sort_by_cached_key(|row| {
+        (row.scenario.clone(), row.family, row.server.clone(), row.client.clone())
+    });
     let summary = Summary::of(&rows, started.elapsed());
     let report = Report {
         seed: format!("{seed:x}"),

@@ -242,3 +242,6 @@ impl Place {
 const UDP_CHECKSUM: usize = 6;
 /// Offset of the checksum in the IPv4 header (RFC 791 §3.1).
 const IPV4_CHECKSUM: usize = 10;
+
+#[cfg(test)]
+mod tests;

@@ -6,6 +6,8 @@
 
 mod flight;
 mod parse;
+#[cfg(test)]
+pub(crate) mod sample;
 
 pub use flight::{FlightTracker, Place};
 pub use parse::parse;
@@ -249,3 +251,6 @@ pub fn describe(records: &[Record]) -> String {
     }
     words.join(" ")
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,12 +1,13 @@
 //! Stage 1 of the lab's path: a TOML file becomes a checked [`Scenario`].
 //!
-//! Pure: whoever reads the files hands their text over. These types hold only sensible values: what is impossible is
-//! refused by `parse` with file, line and key, so no later stage checks again.
+//! Pure: whoever reads the files hands their text over. These types hold only sensible values:
+//! what is impossible is refused by `parse` with file, line and key, so no later stage checks
+//! again. The main thread calls it before any run begins.
 
 mod parse;
 mod raw;
 
-pub use parse::ScenarioError;
+pub use parse::Refusal;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -214,7 +215,7 @@ impl Scenario {
     /// # Errors
     ///
     /// The first thing that is wrong, with line and column.
-    pub fn parse(file: impl Into<PathBuf>, text: &str) -> Result<Self, ScenarioError> {
+    pub fn parse(file: impl Into<PathBuf>, text: &str) -> Result<Self, Refusal> {
         parse::scenario(&file.into(), text)
     }
 
@@ -240,17 +241,16 @@ impl Catalogue {
     /// # Errors
     ///
     /// The first file that is wrong, or a control that no file holds.
-    pub fn parse<P, T>(files: impl IntoIterator<Item = (P, T)>) -> Result<Self, ScenarioError>
+    pub fn parse<P, T>(files: impl IntoIterator<Item = (P, T)>) -> Result<Self, Refusal>
     where
         P: Into<PathBuf>,
         T: AsRef<str>,
     {
-        let scenarios = parse::catalogue(
-            files
-                .into_iter()
-                .map(|(file, text)| (file.into(), text))
-                .collect(),
-        )?;
+        let files: Vec<_> = files
+            .into_iter()
+            .map(|(file, text)| (file.into(), text))
+            .collect();
+        let scenarios = parse::catalogue(&files)?;
         Ok(Self { scenarios })
     }
 

@@ -15,14 +15,14 @@ use super::{
     Action, Expect, Family, Icmp, Implementation, Inject, Link, Outcome, Payload, Play, Rule,
     Scenario, Selector, Trigger,
 };
-use crate::icmp::{self, IcmpKind};
+use crate::icmp;
 use crate::packet::Direction;
 use crate::record::{ContentType, MessageType};
 
 /// Why a scenario file is refused: the author's mistake, with its place.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}:{line}:{column}: {problem}", file.display())]
-pub struct ScenarioError {
+pub struct Refusal {
     /// The file.
     pub file: PathBuf,
     /// Line, from 1.
@@ -39,6 +39,11 @@ struct Problem {
     text: String,
 }
 
+/// Refuses the text at `span`.
+///
+/// # Errors
+///
+/// Always; that is what it is for.
 fn problem<T>(span: Range<usize>, text: impl Into<String>) -> Result<T, Problem> {
     Err(Problem {
         span,
@@ -46,22 +51,32 @@ fn problem<T>(span: Range<usize>, text: impl Into<String>) -> Result<T, Problem>
     })
 }
 
-pub(super) fn scenario(file: &Path, text: &str) -> Result<Scenario, ScenarioError> {
+/// The scenario in one file.
+///
+/// # Errors
+///
+/// The first mistake in it.
+pub(super) fn scenario(file: &Path, text: &str) -> Result<Scenario, Refusal> {
     raw(file, text).and_then(|raw| check(file, raw).map_err(|problem| locate(file, text, &problem)))
 }
 
+/// The scenarios of all files, by name.
+///
+/// # Errors
+///
+/// The first mistake in any of them, or between them.
 pub(super) fn catalogue<T: AsRef<str>>(
-    files: Vec<(PathBuf, T)>,
-) -> Result<BTreeMap<String, Scenario>, ScenarioError> {
+    files: &[(PathBuf, T)],
+) -> Result<BTreeMap<String, Scenario>, Refusal> {
     let mut scenarios = BTreeMap::new();
-    for (file, text) in &files {
+    for (file, text) in files {
         let parsed = scenario(file, text.as_ref())?;
         if let Some(twin) = scenarios.insert(parsed.name.clone(), parsed) {
             let text = format!("a second scenario is named `{}`; rename one", twin.name);
             return Err(locate(file, "", &Problem { span: 0..0, text }));
         }
     }
-    for (file, text) in &files {
+    for (file, text) in files {
         let raw = raw(file, text.as_ref())?;
         if let Some(control) = raw.control {
             check_control(&scenarios, raw.name.get_ref(), &control)
@@ -72,6 +87,10 @@ pub(super) fn catalogue<T: AsRef<str>>(
 }
 
 /// A control exists, and the chain of controls ends.
+///
+/// # Errors
+///
+/// A control that no file holds, or a circle.
 fn check_control(
     scenarios: &BTreeMap<String, Scenario>,
     name: &str,
@@ -99,7 +118,12 @@ fn check_control(
     )
 }
 
-fn raw(file: &Path, text: &str) -> Result<Raw, ScenarioError> {
+/// The file's own shape.
+///
+/// # Errors
+///
+/// What TOML or `raw` does not allow.
+fn raw(file: &Path, text: &str) -> Result<Raw, Refusal> {
     toml::from_str(text).map_err(|error| {
         let problem = Problem {
             span: error.span().unwrap_or(0..0),
@@ -109,10 +133,10 @@ fn raw(file: &Path, text: &str) -> Result<Raw, ScenarioError> {
     })
 }
 
-fn locate(file: &Path, text: &str, problem: &Problem) -> ScenarioError {
+fn locate(file: &Path, text: &str, problem: &Problem) -> Refusal {
     let before = text.get(..problem.span.start).unwrap_or(text);
     let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-    ScenarioError {
+    Refusal {
         file: file.to_owned(),
         line: before.matches('\n').count() + 1,
         column: before[line_start..].chars().count() + 1,
@@ -149,18 +173,31 @@ fn did_you_mean<'a>(wrong: &str, valid: impl Iterator<Item = &'a str>) -> String
     nearest(wrong, valid).map_or_else(String::new, |near| format!(", did you mean `{near}`?"))
 }
 
-/// The candidate most like `name`; none if more than half of it would have to change.
+/// The candidate most like `name`, or begun by it; none if more than half of the name would have
+/// to change.
 pub(super) fn nearest<'a>(
     name: &str,
     candidates: impl Iterator<Item = &'a str>,
 ) -> Option<&'a str> {
+    let distance = |candidate: &str| {
+        if candidate.starts_with(name) {
+            1
+        } else {
+            strsim::damerau_levenshtein(name, candidate)
+        }
+    };
     candidates
-        .map(|candidate| (strsim::damerau_levenshtein(name, candidate), candidate))
+        .map(|candidate| (distance(candidate), candidate))
         .filter(|(distance, _)| *distance <= name.chars().count().div_ceil(2))
         .min()
         .map(|(_, candidate)| candidate)
 }
 
+/// The file's shape made a scenario.
+///
+/// # Errors
+///
+/// The first thing its values together get wrong.
 fn check(file: &Path, raw: Raw) -> Result<Scenario, Problem> {
     let stem = file
         .file_stem()
@@ -224,6 +261,11 @@ fn check(file: &Path, raw: Raw) -> Result<Scenario, Problem> {
     })
 }
 
+/// Each family once, both if none is named.
+///
+/// # Errors
+///
+/// An empty list.
 fn families(raw: Option<Spanned<Vec<Family>>>) -> Result<Vec<Family>, Problem> {
     let Some(raw) = raw else {
         return Ok(vec![Family::Ipv4, Family::Ipv6]);
@@ -241,6 +283,11 @@ fn families(raw: Option<Spanned<Vec<Family>>>) -> Result<Vec<Family>, Problem> {
     Ok(families)
 }
 
+/// The plays, the usual ones if none is named.
+///
+/// # Errors
+///
+/// A client that cannot start so many.
 fn plays(raw: Vec<Spanned<RawPlay>>, clients: u32) -> Result<Vec<Play>, Problem> {
     if raw.is_empty() {
         let usual = [Implementation::Ours, Implementation::Openssl];
@@ -280,6 +327,11 @@ fn plays(raw: Vec<Spanned<RawPlay>>, clients: u32) -> Result<Vec<Play>, Problem>
     Ok(plays)
 }
 
+/// The links to the server and to the clients.
+///
+/// # Errors
+///
+/// A link described twice, or one no network could be.
 fn links(raw: RawLinks) -> Result<(Link, Link), Problem> {
     if let (Some(both), true) = (
         &raw.both,
@@ -298,6 +350,11 @@ fn links(raw: RawLinks) -> Result<(Link, Link), Problem> {
     Ok((one(raw.to_server)?, one(raw.to_client)?))
 }
 
+/// One link.
+///
+/// # Errors
+///
+/// Parameters that contradict each other.
 fn link(raw: Spanned<RawLink>) -> Result<Link, Problem> {
     let span = raw.span();
     let raw = raw.into_inner();
@@ -324,6 +381,11 @@ fn link(raw: Spanned<RawLink>) -> Result<Link, Problem> {
     Ok(link)
 }
 
+/// One rule.
+///
+/// # Errors
+///
+/// An action without effect, or a selector that never matches.
 fn rule(raw: Spanned<RawRule>) -> Result<Rule, Problem> {
     let span = raw.span();
     let raw = raw.into_inner();
@@ -361,6 +423,11 @@ fn rule(raw: Spanned<RawRule>) -> Result<Rule, Problem> {
 /// Enough to show any resend storm, few enough not to be one.
 const MOST_COPIES: u32 = 100;
 
+/// A selector that can match, its direction filled in where the rest tells it.
+///
+/// # Errors
+///
+/// Conditions no datagram meets together.
 fn selector(raw: RawSelector, span: Range<usize>) -> Result<Selector, Problem> {
     let flights: Vec<u8> = raw
         .flight
@@ -422,6 +489,10 @@ fn selector(raw: RawSelector, span: Range<usize>) -> Result<Selector, Problem> {
 
 /// The one direction that the key, the flights and the message speak of; `None` when all of
 /// them leave it open.
+///
+/// # Errors
+///
+/// Two of them that disagree.
 fn agreed_direction(
     said: Option<Direction>,
     flights: &[u8],
@@ -504,6 +575,11 @@ fn flights_of(message: MessageType) -> &'static [u8] {
     }
 }
 
+/// One inject.
+///
+/// # Errors
+///
+/// Not exactly one trigger and one payload, or parameters of another payload.
 fn inject(raw: Spanned<RawInject>, families: &[Family]) -> Result<Inject, Problem> {
     let span = raw.span();
     let raw = raw.into_inner();
@@ -561,10 +637,14 @@ fn inject(raw: Spanned<RawInject>, families: &[Family]) -> Result<Inject, Proble
 const USUAL_MTU: u32 = 1280;
 
 /// The kinds that `all`, a name or `type/code` means in these families.
+///
+/// # Errors
+///
+/// A kind that one of the families lacks, or numbers that mean two things.
 fn icmp_kinds(
     wanted: &Spanned<String>,
     families: &[Family],
-) -> Result<Vec<&'static IcmpKind>, Problem> {
+) -> Result<Vec<&'static icmp::Kind>, Problem> {
     let name = wanted.get_ref();
     if name == "all" {
         return Ok(families
@@ -606,6 +686,11 @@ fn icmp_kinds(
     Ok(kinds)
 }
 
+/// The expectation.
+///
+/// # Errors
+///
+/// Bounds no number keeps.
 fn expect(raw: Spanned<RawExpect>) -> Result<Expect, Problem> {
     let span = raw.span();
     let raw = raw.into_inner();

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::rng::Draws;
 use super::selector::Selector;
 use super::{Delivery, Origin};
-use crate::icmp::{self, IcmpKind};
+use crate::icmp;
 use crate::packet::{Datagram, Direction, Path};
 use crate::scenario::Family;
 
@@ -52,7 +52,7 @@ pub enum Payload {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Icmp {
     /// The kinds, of both families.
-    pub kinds: Vec<&'static IcmpKind>,
+    pub kinds: Vec<&'static icmp::Kind>,
     /// What a packet-too-big announces.
     pub mtu: u32,
 }

@@ -1,6 +1,6 @@
 //! Chance without state: each draw is a pure function of what it is about.
 //!
-//! ChaCha20 is keyed by (seed, flow, direction, ordinal, who asks); its key stream is the chance.
+//! `ChaCha20` is keyed by (seed, flow, direction, ordinal, who asks); its key stream is the chance.
 //! Nothing is carried from one datagram to the next, so a decision stays the same when others
 //! are added, removed or come in another order.
 
