@@ -14,13 +14,13 @@ use strum::{EnumCount, IntoEnumIterator};
 #[strum(serialize_all = "snake_case")]
 #[non_exhaustive]
 pub enum Counter {
-    /// HelloVerifyRequests sent.
+    /// `HelloVerifyRequest` messages sent.
     HelloVerifyRequests,
     /// Hellos dropped because admission said no (limits, shutdown).
     HellosRefused,
     /// Datagrams from unknown peers that were no ClientHello.
     UnknownPeer,
-    /// ClientHellos that OpenSSL would not take.
+    /// `ClientHello` messages that OpenSSL would not take.
     HellosRejected,
     /// Connections handed off after a good cookie.
     ConnectionsAccepted,

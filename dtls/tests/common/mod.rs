@@ -1,4 +1,9 @@
 //! A PKI, a server thread and clients for the tests of this crate.
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests: a failure is the test's"
+)]
+#![allow(dead_code, reason = "each test binary uses its part")]
 
 use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock};
