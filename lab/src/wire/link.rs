@@ -47,7 +47,7 @@ impl Chance {
 
     /// Whether it comes true this time.
     pub fn comes_true(self, draw: &mut ChaCha20Rng) -> bool {
-        draw.random_ratio(self.parts_per_million, MILLION)
+        !self.is_never() && draw.random_ratio(self.parts_per_million, MILLION)
     }
 
     /// Whether it never comes true.
@@ -87,6 +87,9 @@ impl Link {
     pub fn latency(&self, fate: &Fate, draw: &mut ChaCha20Rng) -> Duration {
         if *fate == Fate::Overtook {
             return Duration::ZERO;
+        }
+        if self.jitter == Duration::ZERO {
+            return self.delay;
         }
         let earliest = self.delay.saturating_sub(self.jitter);
         draw.random_range(earliest..=self.delay + self.jitter)

@@ -147,28 +147,18 @@ proptest! {
 #[test]
 fn loss_is_as_likely_as_the_link_says() {
     let data = frame(Direction::ToServer, 5000, &sample::application_data());
-    for (seed, percent) in [(1, 5_u32), (2, 10), (3, 20)] {
-        let link = format!("[link.to_server]\nloss = \"{percent}%\"\n");
-        let mut engine = Engine::new(&scenario(&link), seed);
-        let lost = (0..OFFERED)
-            .filter(|_| {
-                engine
-                    .offer(Duration::ZERO, Direction::ToServer, data.clone())
-                    .deliveries
-                    .is_empty()
-            })
-            .count();
-        // Five standard deviations of 100,000 draws are 0.64 % at 20 % loss; the seeds are fixed.
-        let expected = f64::from(percent) / 100.0;
-        let measured = f64::from(u32::try_from(lost).unwrap()) / f64::from(OFFERED);
-        assert!(
-            (measured - expected).abs() < 0.0064,
-            "{percent} %: {measured}"
-        );
-    }
+    let mut engine = Engine::new(&scenario("[link.to_server]\nloss = \"10%\"\n"), 1);
+    let lost = (0..100_000)
+        .filter(|_| {
+            engine
+                .offer(Duration::ZERO, Direction::ToServer, data.clone())
+                .deliveries
+                .is_empty()
+        })
+        .count();
+    // Five standard deviations either way; the seed is fixed, so this never fails by chance.
+    assert!((9_526..=10_474).contains(&lost), "{lost} of 100,000");
 }
-
-const OFFERED: u32 = 100_000;
 
 #[test]
 fn different_seeds_decide_differently() {

@@ -431,3 +431,15 @@ fn every_scenario_of_the_lab_is_valid() {
         .unwrap();
     assert!(catalogue.iter().count() >= 24);
 }
+
+#[test]
+fn example_of_the_guide_is_valid() {
+    let guide = include_str!("../../../scenarios/README.md");
+    let example = guide
+        .split("```")
+        .nth(1)
+        .unwrap()
+        .trim_start_matches("toml");
+    let scenario = Scenario::parse("example.toml", example).unwrap();
+    assert_eq!(scenario.rules[0].select.datagram, Some(Position::Last));
+}
