@@ -1,6 +1,9 @@
 //! Two ends in memory: each test carries, withholds or forges datagrams by hand.
 
-#![expect(clippy::unwrap_used, reason = "tests and their helpers fail by panicking")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "tests and their helpers fail by panicking"
+)]
 
 mod common;
 
@@ -58,7 +61,7 @@ impl Pair {
     }
 
     /// Hands datagrams to whatever answers at the server's address, and returns its answers.
-    fn to_server(&mut self, datagrams: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    fn at_server(&mut self, datagrams: &[Vec<u8>]) -> Vec<Vec<u8>> {
         let mut answers = Vec::new();
         for datagram in datagrams {
             let Some(server) = &mut self.server else {
@@ -87,7 +90,7 @@ impl Pair {
     }
 
     /// Hands datagrams to the client and returns its answers.
-    fn to_client(&mut self, datagrams: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    fn at_client(&mut self, datagrams: &[Vec<u8>]) -> Vec<Vec<u8>> {
         for datagram in datagrams {
             self.client.receive(datagram, self.start);
             self.client.handshake(self.start).unwrap();
@@ -98,15 +101,15 @@ impl Pair {
     /// Flights 1 to 4; returns flight 4.
     fn up_to_flight_4(&mut self) -> Vec<Vec<u8>> {
         let flight_1 = self.client_writes();
-        let flight_2 = self.to_server(&flight_1);
-        let flight_3 = self.to_client(&flight_2);
-        self.to_server(&flight_3)
+        let flight_2 = self.at_server(&flight_1);
+        let flight_3 = self.at_client(&flight_2);
+        self.at_server(&flight_3)
     }
 
     fn finish_from(&mut self, flight_4: &[Vec<u8>]) {
-        let flight_5 = self.to_client(flight_4);
-        let flight_6 = self.to_server(&flight_5);
-        self.to_client(&flight_6);
+        let flight_5 = self.at_client(flight_4);
+        let flight_6 = self.at_server(&flight_5);
+        self.at_client(&flight_6);
     }
 
     fn server(&mut self) -> &mut Connection {
@@ -212,12 +215,12 @@ fn forgeries() -> Vec<(&'static str, Vec<u8>)> {
 fn a_clean_handshake_packs_its_flights_and_needs_no_retransmission() {
     let mut pair = Pair::new();
     let flight_1 = pair.client_writes();
-    let flight_2 = pair.to_server(&flight_1);
-    let flight_3 = pair.to_client(&flight_2);
-    let flight_4 = pair.to_server(&flight_3);
-    let flight_5 = pair.to_client(&flight_4);
-    let flight_6 = pair.to_server(&flight_5);
-    pair.to_client(&flight_6);
+    let flight_2 = pair.at_server(&flight_1);
+    let flight_3 = pair.at_client(&flight_2);
+    let flight_4 = pair.at_server(&flight_3);
+    let flight_5 = pair.at_client(&flight_4);
+    let flight_6 = pair.at_server(&flight_5);
+    pair.at_client(&flight_6);
     pair.assert_data_both_ways();
     let datagrams = [flight_1, flight_2, flight_3, flight_4, flight_5, flight_6].map(|f| f.len());
     assert_eq!(
@@ -234,10 +237,10 @@ fn the_server_hello_carries_the_number_of_the_hello_it_answers() {
     drop(pair.client_writes());
     let flight_1_again = expire(&mut pair.client);
     assert_eq!(record_number(&flight_1_again[0]), 1);
-    let flight_2 = pair.to_server(&flight_1_again);
+    let flight_2 = pair.at_server(&flight_1_again);
     assert_eq!(record_number(&flight_2[0]), 1);
-    let flight_3 = pair.to_client(&flight_2);
-    let flight_4 = pair.to_server(&flight_3);
+    let flight_3 = pair.at_client(&flight_2);
+    let flight_4 = pair.at_server(&flight_3);
     // With OpenSSL's own number, 1, the client would take it for a replay of the first answer.
     assert_eq!(record_number(&flight_4[0]), record_number(&flight_3[0]));
     pair.finish_from(&flight_4);
@@ -343,8 +346,8 @@ fn a_silent_peer_ends_the_handshake_at_its_deadline() {
 fn a_lost_final_flight_is_sent_again_when_the_client_repeats_its_own() {
     let mut pair = Pair::new();
     let flight_4 = pair.up_to_flight_4();
-    let flight_5 = pair.to_client(&flight_4);
-    let lost = pair.to_server(&flight_5);
+    let flight_5 = pair.at_client(&flight_4);
+    let lost = pair.at_server(&flight_5);
     assert!(!lost.is_empty());
     let flight_5_again = expire(&mut pair.client);
     let start = pair.start;
@@ -353,7 +356,7 @@ fn a_lost_final_flight_is_sent_again_when_the_client_repeats_its_own() {
         assert_eq!(pair.server().read(&mut [0; 100]).unwrap(), Read::Empty);
     }
     let flight_6_again = drain(pair.server());
-    pair.to_client(&flight_6_again);
+    pair.at_client(&flight_6_again);
     pair.assert_data_both_ways();
 }
 
@@ -366,12 +369,12 @@ fn duplicates_and_reversed_flights_are_survived() {
         .iter()
         .flat_map(|d| [d.clone(), d.clone()])
         .collect();
-    let flight_5 = pair.to_client(&twice);
+    let flight_5 = pair.at_client(&twice);
     let twice: Vec<_> = flight_5
         .iter()
         .flat_map(|d| [d.clone(), d.clone()])
         .collect();
-    let flight_6 = pair.to_server(&twice);
-    pair.to_client(&flight_6);
+    let flight_6 = pair.at_server(&twice);
+    pair.at_client(&flight_6);
     pair.assert_data_both_ways();
 }

@@ -81,7 +81,9 @@ impl io::Write for Slot {
             renumber.apply(&mut datagram);
         }
         match (self.pack_into, self.outbound.back_mut()) {
-            (Some(limit), Some(last)) if last.len() + datagram.len() <= limit => {
+            (Some(limit), Some(last))
+                if last.len() + datagram.len() <= limit && version(last) == version(&datagram) =>
+            {
                 last.append(&mut datagram);
             }
             _ => self.outbound.push_back(datagram),
@@ -92,6 +94,12 @@ impl io::Write for Slot {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// The version of the first record. A repeated ClientHello still says DTLS 1.0, and OpenSSL 3.0
+/// loses whatever follows a record of another version in the same datagram.
+fn version(datagram: &[u8]) -> Option<&[u8]> {
+    datagram.get(1..3)
 }
 
 #[cfg(test)]
@@ -116,6 +124,17 @@ mod tests {
         let mut buffer = [0; 10];
         assert_eq!(slot.read(&mut buffer).unwrap(), 3);
         assert!(slot.read(&mut buffer).is_err());
+    }
+
+    #[test]
+    fn records_of_another_version_start_a_datagram() {
+        let mut slot = Slot::default();
+        slot.pack_into(Some(100));
+        for minor in [0xff, 0xfd, 0xfd] {
+            slot.write_all(&[22, 0xfe, minor]).unwrap();
+        }
+        let lengths: Vec<usize> = std::iter::from_fn(|| slot.pop()).map(|d| d.len()).collect();
+        assert_eq!(lengths, [3, 6]);
     }
 
     #[test]
