@@ -26,7 +26,7 @@ pub enum Command {
     /// List the scenarios with their claims.
     List(ListArgs),
     /// Run scenarios and judge them.
-    Run(RunArgs),
+    Run(Box<RunArgs>),
 }
 
 /// `dtls-lab list`.

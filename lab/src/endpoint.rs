@@ -138,7 +138,7 @@ impl Programs {
             }
             Implementation::Openssl => {
                 command = Command::new("openssl");
-                command.args(["s_server", "-dtls1_2", "-accept", &address]);
+                command.args(["s_server", "-dtls1_2", NON_BLOCKING, "-accept", &address]);
                 command.args([OsString::from("-cert"), pki("server.pem")]);
                 // -cert takes only the leaf from a file.
                 command.args([OsString::from("-cert_chain"), pki("intermediate.pem")]);
@@ -182,7 +182,7 @@ impl Programs {
             }
             Implementation::Openssl => {
                 command = Command::new("openssl");
-                command.args(["s_client", "-dtls1_2", "-connect", &address]);
+                command.args(["s_client", "-dtls1_2", NON_BLOCKING, "-connect", &address]);
                 command.arg("-CAfile").arg(ca).arg("-verify_return_error");
                 command.arg("-keylogfile").arg(keylog);
             }
@@ -192,6 +192,10 @@ impl Programs {
         Ok(command)
     }
 }
+
+/// Without it `s_client` and `s_server` sit in a blocking read after any datagram that holds nothing
+/// new, such as a duplicate, and neither reads its stdin again until the other speaks.
+const NON_BLOCKING: &str = "-nbio";
 
 /// Whether this line says that the server listens.
 pub fn says_listening(server: Implementation, stream: Stream, line: &str) -> bool {

@@ -10,7 +10,7 @@ use clap::Parser;
 use dtls_certs::TestPki;
 use dtls_lab::cli::{Cli, Command, FamilyArg, Format, ListArgs, RunArgs};
 use dtls_lab::endpoint::{MissingProgram, Programs, Role};
-use dtls_lab::netns::{self, NetnsError};
+use dtls_lab::netns::{self, NamespaceError};
 use dtls_lab::report::{Report, Required, Row, Summary, write_json, write_table};
 use dtls_lab::run::{Lab, label};
 use dtls_lab::scenario::{Catalogue, Family, Implementation, Refusal};
@@ -35,7 +35,7 @@ enum LabError {
     #[error("cannot make the test PKI: {0}")]
     Pki(#[from] dtls_certs::WriteError),
     #[error(transparent)]
-    Namespace(#[from] NetnsError),
+    Namespace(#[from] NamespaceError),
     #[error(transparent)]
     Missing(#[from] MissingProgram),
     #[error("cannot print: {0}")]
@@ -162,7 +162,12 @@ fn run(arguments: &RunArgs) -> Result<ExitCode, LabError> {
         .collect();
     // Controls were planned before what needs them; people look for a scenario by its name.
     rows.sort_by_cached_key(|row| {
-        (row.scenario.clone(), row.family, row.server.clone(), row.client.clone())
+        (
+            row.scenario.clone(),
+            row.family,
+            row.server.clone(),
+            row.client.clone(),
+        )
     });
     let summary = Summary::of(&rows, started.elapsed());
     let report = Report {

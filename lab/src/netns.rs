@@ -20,7 +20,7 @@ use crate::scenario::Family;
 
 /// Why the namespaces of a run could not be made.
 #[derive(Debug, thiserror::Error)]
-pub enum NetnsError {
+pub enum NamespaceError {
     /// Environment: user namespaces are switched off or used up, and we are not root.
     #[error(
         "this machine does not let an ordinary user make network namespaces ({0}): \
@@ -74,32 +74,32 @@ pub enum NetnsError {
 ///
 /// # Errors
 ///
-/// [`NetnsError::UserNamespace`] or [`NetnsError::IdMap`] where the machine forbids it.
-pub fn claim_privileges() -> Result<(), NetnsError> {
+/// [`NamespaceError::UserNamespace`] or [`NamespaceError::IdMap`] where the machine forbids it.
+pub fn claim_privileges() -> Result<(), NamespaceError> {
     // A probe on a thread of its own: its namespace ends with it.
     let allowed = std::thread::spawn(|| unshare(CloneFlags::CLONE_NEWNET)).join();
     if matches!(allowed, Ok(Ok(()))) {
         return Ok(());
     }
     let (uid, gid) = (nix::unistd::getuid(), nix::unistd::getgid());
-    unshare(CloneFlags::CLONE_NEWUSER).map_err(NetnsError::UserNamespace)?;
+    unshare(CloneFlags::CLONE_NEWUSER).map_err(NamespaceError::UserNamespace)?;
     // The kernel wants setgroups closed before an ordinary user may map a group.
     write_proc("/proc/self/setgroups", "deny")?;
     write_proc("/proc/self/uid_map", &format!("0 {uid} 1"))?;
     write_proc("/proc/self/gid_map", &format!("0 {gid} 1"))?;
     match std::thread::spawn(|| unshare(CloneFlags::CLONE_NEWNET)).join() {
         Ok(Ok(())) => Ok(()),
-        Ok(Err(errno)) => Err(NetnsError::NetNamespace(errno)),
-        Err(_) => Err(NetnsError::NetNamespace(Errno::UnknownErrno)),
+        Ok(Err(errno)) => Err(NamespaceError::NetNamespace(errno)),
+        Err(_) => Err(NamespaceError::NetNamespace(Errno::UnknownErrno)),
     }
 }
 
-fn write_proc(file: &'static str, text: &str) -> Result<(), NetnsError> {
+fn write_proc(file: &'static str, text: &str) -> Result<(), NamespaceError> {
     std::fs::OpenOptions::new()
         .write(true)
         .open(file)
         .and_then(|mut handle| handle.write_all(text.as_bytes()))
-        .map_err(|source| NetnsError::IdMap { file, source })
+        .map_err(|source| NamespaceError::IdMap { file, source })
 }
 
 /// One network namespace, alive as long as this value or a process in it.
@@ -110,9 +110,9 @@ pub struct Namespace {
 
 impl Namespace {
     /// Makes one and leaves the calling thread in it.
-    fn new() -> Result<Self, NetnsError> {
-        unshare(CloneFlags::CLONE_NEWNET).map_err(NetnsError::NetNamespace)?;
-        let handle = File::open("/proc/thread-self/ns/net").map_err(NetnsError::Enter)?;
+    fn new() -> Result<Self, NamespaceError> {
+        unshare(CloneFlags::CLONE_NEWNET).map_err(NamespaceError::NetNamespace)?;
+        let handle = File::open("/proc/thread-self/ns/net").map_err(NamespaceError::Enter)?;
         Ok(Self { handle })
     }
 
@@ -120,10 +120,10 @@ impl Namespace {
     ///
     /// # Errors
     ///
-    /// [`NetnsError::Enter`] when the kernel refuses.
-    pub fn enter(&self) -> Result<(), NetnsError> {
+    /// [`NamespaceError::Enter`] when the kernel refuses.
+    pub fn enter(&self) -> Result<(), NamespaceError> {
         setns(&self.handle, CloneFlags::CLONE_NEWNET)
-            .map_err(|errno| NetnsError::Enter(errno.into()))
+            .map_err(|errno| NamespaceError::Enter(errno.into()))
     }
 
     /// A path by which another process of the same user can name this namespace.
@@ -139,9 +139,9 @@ impl Namespace {
 /// The three namespaces of one run, wired up and addressed.
 #[derive(Debug)]
 pub struct Network {
-    /// Where the server lives: 10.99.0.1, fd99::1.
+    /// Where the server lives: `10.99.0.1`, `fd99::1`.
     pub server: Namespace,
-    /// Where the client lives: 10.99.0.2, fd99::2.
+    /// Where the client lives: `10.99.0.2`, `fd99::2`.
     pub client: Namespace,
     /// Where our relay stands, with one end of each veth pair and no address.
     pub wire: Namespace,
@@ -180,15 +180,15 @@ impl Network {
     ///
     /// # Errors
     ///
-    /// See [`NetnsError`]; all of them are the environment's.
-    pub fn build(family: Family) -> Result<Self, NetnsError> {
+    /// See [`NamespaceError`]; all of them are the environment's.
+    pub fn build(family: Family) -> Result<Self, NamespaceError> {
         let server = Namespace::new()?;
         let client = Namespace::new()?;
         let wire = Namespace::new()?;
         if family == Family::Ipv6
             && !std::path::Path::new("/proc/thread-self/net/if_inet6").exists()
         {
-            return Err(NetnsError::NoIpv6);
+            return Err(NamespaceError::NoIpv6);
         }
         ip_batch("wire's", &wire_commands(&server, &client))?;
         server.enter()?;
@@ -245,7 +245,7 @@ fn mac_text(mac: [u8; 6]) -> String {
 }
 
 /// Runs one `ip -batch` in the calling thread's namespace.
-fn ip_batch(place: &'static str, commands: &str) -> Result<(), NetnsError> {
+fn ip_batch(place: &'static str, commands: &str) -> Result<(), NamespaceError> {
     let path = std::env::var("PATH").unwrap_or_default();
     let mut ip = Command::new("ip")
         // Debian keeps `ip` in /sbin, which is not on an ordinary user's path.
@@ -255,19 +255,19 @@ fn ip_batch(place: &'static str, commands: &str) -> Result<(), NetnsError> {
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
-        .map_err(NetnsError::NoIpCommand)?;
+        .map_err(NamespaceError::NoIpCommand)?;
     if let Some(mut stdin) = ip.stdin.take() {
         // A write error means `ip` ended early; its stderr below says why.
         if let Err(error) = stdin.write_all(commands.as_bytes()) {
             log::debug!("ip closed its input early: {error}");
         }
     }
-    let output = ip.wait_with_output().map_err(NetnsError::NoIpCommand)?;
+    let output = ip.wait_with_output().map_err(NamespaceError::NoIpCommand)?;
     if output.status.success() {
         return Ok(());
     }
     let message = String::from_utf8_lossy(&output.stderr)
         .trim()
         .replace('\n', "; ");
-    Err(NetnsError::Ip { place, message })
+    Err(NamespaceError::Ip { place, message })
 }

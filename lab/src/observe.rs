@@ -108,6 +108,8 @@ pub struct Trace {
     pub handshakes: Vec<Handshake>,
     /// The clients' addresses, in the same order.
     pub clients: Vec<SocketAddr>,
+    /// Whether an endpoint has sent an encrypted alert: its session is over.
+    pub closed: bool,
     /// Whether the attackers who wait for application data know that it has flowed.
     pub attackers_told: bool,
     /// Forged frames that are decided upon and not yet sent.
@@ -162,6 +164,7 @@ impl Trace {
             completes = ends_handshake(place);
         }
         let data = decision.what.contains("application data");
+        self.closed |= decision.what.contains("encrypted alert");
         // A damaged Finished completes nothing, and damaged data is no data.
         if (completes || data) && !matches!(decision.fate, Fate::Dropped | Fate::Corrupted { .. }) {
             self.in_flight.push(Pending {

@@ -18,7 +18,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::clock::now;
-use crate::netns::{NetnsError, Network, WIRE_TO_CLIENT, WIRE_TO_SERVER};
+use crate::netns::{NamespaceError, Network, WIRE_TO_CLIENT, WIRE_TO_SERVER};
 use crate::observe::Watch;
 use crate::packet::Direction;
 use crate::wire::{Delivery, Engine, Origin};
@@ -26,7 +26,7 @@ use port::Port;
 
 /// Why the relay could not start.
 #[derive(Debug, thiserror::Error)]
-pub enum RelayError {
+pub enum StartError {
     /// Environment: no packet socket on one of our interfaces.
     #[error(
         "cannot open a packet socket on `{interface}` ({source}): does this kernel have AF_PACKET (`modprobe af_packet`)?"
@@ -39,7 +39,7 @@ pub enum RelayError {
     },
     /// Environment: the wire's namespace could not be entered.
     #[error(transparent)]
-    Namespace(#[from] NetnsError),
+    Namespace(#[from] NamespaceError),
     /// Local: no pipe to wake the thread.
     #[error("cannot make a pipe ({0})")]
     Pipe(io::Error),
@@ -69,14 +69,14 @@ impl Relay {
     ///
     /// # Errors
     ///
-    /// [`RelayError`], when a socket cannot be had.
-    pub fn start(network: &Network, engine: Engine, origin: Instant) -> Result<Self, RelayError> {
+    /// [`StartError`], when a socket cannot be had.
+    pub fn start(network: &Network, engine: Engine, origin: Instant) -> Result<Self, StartError> {
         network.wire.enter()?;
         let open = |interface| {
-            Port::open(interface).map_err(|source| RelayError::Port { interface, source })
+            Port::open(interface).map_err(|source| StartError::Port { interface, source })
         };
         let ports = [open(WIRE_TO_CLIENT)?, open(WIRE_TO_SERVER)?];
-        let (wake_up, waker) = io::pipe().map_err(RelayError::Pipe)?;
+        let (wake_up, waker) = io::pipe().map_err(StartError::Pipe)?;
         let watch = Arc::new(Watch::default());
         let requests = Arc::new(Mutex::new(Vec::new()));
         let loop_ = Loop {

@@ -236,3 +236,6 @@ fn milliseconds(duration: Duration) -> f64 {
 fn path_text(path: &Path) -> String {
     path.display().to_string()
 }
+
+#[cfg(test)]
+mod tests;

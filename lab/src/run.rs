@@ -16,9 +16,10 @@ use serde::Serialize;
 use crate::clock::{now, until};
 use crate::endpoint::process::{Process, Stream};
 use crate::endpoint::{self, EXIT_UNSUPPORTED, Programs, Role, Setting};
-use crate::netns::{NetnsError, Network, server_addr};
+use crate::netns::{NamespaceError, Network, server_addr};
 use crate::observe::pcap::write_capture;
 use crate::relay::Relay;
+use crate::report::replay;
 use crate::scenario::{Family, Outcome, Play, Scenario, Trigger};
 use crate::verdict::{Ending, Exchange, Need, Observation, Skip, Verdict, judge};
 use crate::wire::Engine;
@@ -135,8 +136,8 @@ impl Lab {
                     evidence: Some(evidence),
                 }
             }
-            Err(RunError::Namespace(NetnsError::NoIpv6)) => {
-                let why = NetnsError::NoIpv6.to_string();
+            Err(RunError::Namespace(NamespaceError::NoIpv6)) => {
+                let why = NamespaceError::NoIpv6.to_string();
                 Finished::untried(Verdict::Skipped(Skip {
                     need: Need::Ipv6,
                     why,
@@ -151,10 +152,13 @@ impl Lab {
     }
 
     fn observe(&self, job: &Job<'_>, evidence: &Path) -> Result<Observation, RunError> {
-        std::fs::create_dir_all(evidence).map_err(|source| RunError::Evidence {
+        let trouble = |source| RunError::Evidence {
             path: evidence.to_owned(),
             source,
-        })?;
+        };
+        std::fs::create_dir_all(evidence).map_err(trouble)?;
+        let command = format!("{}\n", replay(job, self.seed));
+        std::fs::write(evidence.join("replay"), command).map_err(trouble)?;
         let network = Network::build(job.family)?;
         let (origin, started) = (now(), SystemTime::now());
         let engine = Engine::new(job.scenario, seed_of(self.seed, &job.slug()));
@@ -175,10 +179,7 @@ impl Lab {
         stage.relay.stop();
         let mut seen = seen?;
         seen.trace = std::mem::take(&mut *stage.relay.watch().lock());
-        write_evidence(evidence, started, &seen).map_err(|source| RunError::Evidence {
-            path: evidence.to_owned(),
-            source,
-        })?;
+        write_evidence(evidence, started, &seen).map_err(trouble)?;
         Ok(seen)
     }
 }
@@ -187,9 +188,9 @@ impl Lab {
 #[derive(Debug, thiserror::Error)]
 enum RunError {
     #[error(transparent)]
-    Namespace(#[from] NetnsError),
+    Namespace(#[from] NamespaceError),
     #[error(transparent)]
-    Relay(#[from] crate::relay::RelayError),
+    Relay(#[from] crate::relay::StartError),
     #[error(transparent)]
     Spawn(#[from] endpoint::process::SpawnError),
     #[error("cannot write evidence to {} ({source}): choose another folder with --out", path.display())]
@@ -347,8 +348,10 @@ impl Stage<'_> {
             } else {
                 exchange.to_server || arrived(server, |pair| &pair.0)
             };
-            let someone_died = client.exit_status().is_some() || server.exit_status().is_some();
-            if exchange.is_complete() || someone_died || until(give_up).is_none() {
+            let over = self.relay.watch().lock().closed
+                || client.exit_status().is_some()
+                || server.exit_status().is_some();
+            if exchange.is_complete() || over || until(give_up).is_none() {
                 break;
             }
         }

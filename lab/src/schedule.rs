@@ -342,3 +342,6 @@ pub fn evidence_folder(out: &std::path::Path, seed: u64) -> std::io::Result<Path
 
 /// Runs of the same seed in the same second.
 const MOST_TWINS: u32 = 100;
+
+#[cfg(test)]
+mod tests;

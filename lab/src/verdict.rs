@@ -141,3 +141,6 @@ pub fn judge(scenario: &Scenario, play: &Play, seen: &Observation) -> Verdict {
         Err(why) => Verdict::Broken(why),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -192,16 +192,27 @@ impl Process {
             .collect()
     }
 
-    /// The last line it printed that says anything, for a person's eye.
+    /// The line that says best how it ended, for a person's eye: the last one that speaks of
+    /// trouble, else the last on stderr, else the last.
     pub fn last_words(&self) -> Option<String> {
         let state = self.output.lock();
-        state
-            .lines
-            .iter()
-            .rev()
-            .map(|(_, line)| line.text.trim())
-            .find(|text| !text.is_empty())
-            .map(str::to_owned)
+        let last = |wanted: &dyn Fn(Stream, &str) -> bool| {
+            let mut lines = state
+                .lines
+                .iter()
+                .rev()
+                .map(|(stream, line)| (*stream, line.text.trim()));
+            lines
+                .find(|(stream, text)| wanted(*stream, text))
+                .map(|(_, text)| text.to_owned())
+        };
+        last(&|_, text| {
+            TROUBLE
+                .iter()
+                .any(|word| text.to_ascii_lowercase().contains(word))
+        })
+        .or_else(|| last(&|stream, text| stream == Stream::Err && !text.is_empty()))
+        .or_else(|| last(&|_, text| text.chars().any(char::is_alphanumeric)))
     }
 
     /// How it ended, if it has.
@@ -331,6 +342,8 @@ fn copy_lines(
     })
 }
 
+/// What programs say when something went wrong.
+const TROUBLE: [&str; 6] = ["unknown", "error", "errno", "fail", "timed out", "refused"];
 /// Bytes of one stream that are kept; the rest is read and thrown away.
 const MAX_OUTPUT: usize = 8 << 20;
 /// Bytes of one line; a longer one is cut in two.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::observe::{EventKind, Handshake};
+use crate::packet::Direction;
 use crate::scenario::{Implementation, Outcome, Play, Scenario};
 
 use super::Observation;
@@ -264,35 +265,29 @@ fn where_it_stopped(seen: &Observation) -> String {
     }
 }
 
-/// Who answered a forgery with an alert, and how soon.
+/// Who answered a forgery with an alert, how soon, and to which of several.
 fn answer_to_forgery(seen: &Observation) -> Option<String> {
-    let events = &seen.trace.events;
-    let (index, forged) =
-        events
-            .iter()
-            .enumerate()
-            .find_map(|(index, event)| match &event.kind {
-                EventKind::Forged { what, .. } => Some((index, (event.at, what))),
-                _ => None,
-            })?;
-    events[index..].iter().find_map(|event| match &event.kind {
-        EventKind::Offered(decision) if decision.what.contains("alert") => {
-            let who = match decision.direction {
-                crate::packet::Direction::ToServer => "client",
-                crate::packet::Direction::ToClient => "server",
-            };
-            let after = event.at.saturating_sub(forged.0);
-            let tenths = after.as_micros() / 100;
-            Some(format!(
-                "{who} sent an {} {}.{} ms after the forged {}",
-                decision.what,
-                tenths / 10,
-                tenths % 10,
-                forged.1
-            ))
+    let mut newest = None;
+    for event in &seen.trace.events {
+        match (&event.kind, newest) {
+            (EventKind::Forged { what, .. }, _) => newest = Some((event.at, what)),
+            (EventKind::Offered(decision), Some((forged_at, what)))
+                if decision.what.contains("alert") =>
+            {
+                let who = match decision.direction {
+                    Direction::ToServer => "client",
+                    Direction::ToClient => "server",
+                };
+                let after = event.at.saturating_sub(forged_at).as_secs_f64() * 1000.0;
+                let alert = &decision.what;
+                return Some(format!(
+                    "{who} sent an {alert} {after:.1} ms after the forged {what}"
+                ));
+            }
+            _ => {}
         }
-        _ => None,
-    })
+    }
+    None
 }
 
 fn milliseconds(duration: Duration) -> u128 {

@@ -1,0 +1,104 @@
+//! Plans: which runs a filter means, and that controls come with them.
+
+use super::*;
+
+const FILES: [(&str, &str); 2] = [
+    (
+        "clean.toml",
+        r#"
+name = "clean"
+claim = "Nothing goes wrong."
+
+[[play]]
+server = "ours"
+client = "ours"
+"#,
+    ),
+    (
+        "lossy.toml",
+        r#"
+name = "lossy"
+claim = "Something gets lost."
+control = "clean"
+
+[[play]]
+server = "ours"
+client = "ours"
+
+[[play]]
+server = "openssl"
+server_args = ["-listen"]
+client = "ours"
+
+[link.both]
+loss = "5%"
+"#,
+    ),
+];
+
+fn slugs(filter: &Filter) -> Vec<String> {
+    let catalogue = Catalogue::parse(FILES).expect("the files are good");
+    let plan = plan(&catalogue, filter).expect("the filter leaves something");
+    plan.iter().map(|planned| planned.job.slug()).collect()
+}
+
+#[test]
+fn control_is_planned_with_the_endpoints_of_the_scenario() {
+    let filter = Filter {
+        names: vec!["lossy".to_owned()],
+        family: Some(Family::Ipv4),
+        ..Filter::default()
+    };
+    assert_eq!(
+        slugs(&filter),
+        [
+            "clean.ipv4.ours.ours",
+            "lossy.ipv4.ours.ours",
+            "clean.ipv4.openssl--listen.ours",
+            "lossy.ipv4.openssl--listen.ours",
+        ]
+    );
+}
+
+#[test]
+fn everything_is_planned_once() {
+    let mut all = slugs(&Filter::default());
+    assert_eq!(all.len(), 8, "{all:?}");
+    all.sort();
+    all.dedup();
+    assert_eq!(all.len(), 8, "{all:?}");
+}
+
+#[test]
+fn server_is_named_with_or_without_its_arguments() {
+    for server in ["openssl", "openssl -listen"] {
+        let filter = Filter {
+            names: vec!["lossy".to_owned()],
+            server: Some(server.to_owned()),
+            ..Filter::default()
+        };
+        assert_eq!(slugs(&filter).len(), 4, "{server}");
+    }
+}
+
+#[test]
+fn star_stands_for_any_characters() {
+    assert!(matches("handshake-*", "handshake-drop-flight4"));
+    assert!(matches("*flight*", "handshake-drop-flight4"));
+    assert!(!matches("handshake", "handshake-drop-flight4"));
+    assert!(!matches("*flight5", "handshake-drop-flight4"));
+}
+
+#[test]
+fn unknown_name_is_refused_with_the_nearest() {
+    let catalogue = Catalogue::parse(FILES).expect("the files are good");
+    let filter = Filter {
+        names: vec!["losy".to_owned()],
+        ..Filter::default()
+    };
+    let error = plan(&catalogue, &filter).expect_err("there is no such scenario");
+    assert!(
+        error.to_string().contains("did you mean `lossy`?"),
+        "{error}"
+    );
+}

@@ -1,0 +1,95 @@
+//! Each safeguard of our server is watched by a scenario: without it that scenario turns red, with
+//! all of them it is green.
+//!
+//! Needs `dtls-server-weakened`, the server with switches that no user gets, and our client.
+
+use std::path::{Path, PathBuf};
+
+use crate::common::{TestLab, statuses};
+
+/// The folder of the built programs, after checking that those needed are there.
+fn programs() -> PathBuf {
+    let folder = Path::new(env!("CARGO_BIN_EXE_dtls-lab"))
+        .parent()
+        .expect("a program is in a folder");
+    for (program, build) in [
+        ("dtls-client", "cargo build -p dtls-client"),
+        (
+            "dtls-server-weakened",
+            "cargo build -p dtls-server --features testing --bin dtls-server-weakened",
+        ),
+    ] {
+        assert!(
+            folder.join(program).is_file(),
+            "{program} is missing: run `{build}` first"
+        );
+    }
+    folder.to_owned()
+}
+
+/// Plays the built-in scenario against the weakened server, with this safeguard off if one is named.
+fn play(scenario: &str, without: Option<&str>) -> (i32, serde_json::Value) {
+    let folder = programs();
+    let server = folder.join("dtls-server-weakened");
+    let mut arguments = vec![scenario, "--server", "ours", "--client", "ours"];
+    arguments.extend(["--family", "ipv4", "--seed", "7c1e"]);
+    arguments.extend(["--server-bin", server.to_str().expect("a plain path")]);
+    if let Some(safeguard) = without {
+        arguments.extend(["--server-arg", "--without", "--server-arg", safeguard]);
+    }
+    TestLab::new().report(&arguments)
+}
+
+/// The scenario is green with every safeguard and red without this one, by the scenario itself and
+/// not by its control.
+fn is_watched_by(safeguard: &str, scenario: &str) {
+    let (code, report) = play(scenario, None);
+    assert_eq!(code, 0, "{scenario} with every safeguard: {report}");
+    assert!(
+        statuses(&report).iter().all(|status| *status == "pass"),
+        "{report}"
+    );
+
+    let (code, report) = play(scenario, Some(safeguard));
+    assert_eq!(code, 1, "{scenario} without the {safeguard}: {report}");
+    let runs = report["runs"].as_array().expect("a report has runs");
+    let of = |name: &str| {
+        runs.iter()
+            .filter(|run| run["scenario"] == name)
+            .map(|run| &run["status"])
+            .collect::<Vec<_>>()
+    };
+    assert!(
+        of(scenario).iter().any(|status| *status == "fail"),
+        "{report}"
+    );
+    assert!(
+        of("clean").iter().all(|status| *status == "pass"),
+        "{report}"
+    );
+}
+
+#[test]
+fn record_filter_is_watched_by_the_epoch_1_runt() {
+    is_watched_by("record-filter", "spoof-epoch1-runt");
+}
+
+#[test]
+fn icmp_policy_is_watched_by_the_forged_port_unreachable() {
+    is_watched_by("icmp-policy", "icmp-port-unreachable-established-server");
+}
+
+#[test]
+fn renumbering_is_watched_by_the_lost_first_hello() {
+    is_watched_by("renumbering", "handshake-drop-client-hello");
+}
+
+#[test]
+fn stray_forwarding_is_watched_by_64_clients_at_once() {
+    is_watched_by("stray-forwarding", "concurrent-64-reuseaddr");
+}
+
+#[test]
+fn source_check_is_watched_by_64_clients_at_once() {
+    is_watched_by("source-check", "concurrent-64-reuseaddr");
+}
