@@ -1,6 +1,6 @@
 //! UDP datagrams inside IP packets inside Ethernet frames: taken apart, built, and repaired.
 //!
-//! Pure: no I/O. The relay thread calls it for every frame on the wire, and the engine to forge
+//! Pure. The relay thread calls it for every frame on the wire, and the engine to forge
 //! datagrams. A frame that is not one whole UDP datagram (ARP, neighbour discovery, an IP
 //! fragment) gives `None` and is nobody's business but the kernels'.
 
@@ -153,14 +153,14 @@ pub(crate) const HOP_LIMIT: u8 = 64;
 /// A veth device leaves checksums to hardware that does not exist: what a packet socket reads
 /// from it has a partial UDP checksum, which the receiving kernel would refuse.
 pub fn fix_checksums(frame: &mut [u8]) {
-    let Some(place) = Place::of(frame) else {
+    let Some(part) = UdpPart::of(frame) else {
         return;
     };
-    let (header, payload) = frame[place.udp.clone()].split_at(UdpHeader::LEN);
+    let (header, payload) = frame[part.udp.clone()].split_at(UdpHeader::LEN);
     let Ok((udp, _)) = UdpHeader::from_slice(header) else {
         return;
     };
-    let checksum = match place.addresses {
+    let checksum = match part.addresses {
         Addresses::V4(source, destination) => {
             udp.calc_checksum_ipv4_raw(source, destination, payload)
         }
@@ -169,10 +169,10 @@ pub fn fix_checksums(frame: &mut [u8]) {
         }
     };
     if let Ok(checksum) = checksum {
-        let at = place.udp.start + UDP_CHECKSUM;
+        let at = part.udp.start + UDP_CHECKSUM;
         frame[at..at + 2].copy_from_slice(&checksum.to_be_bytes());
     }
-    if let Addresses::V4(..) = place.addresses
+    if let Addresses::V4(..) = part.addresses
         && let Ok((ip, _)) = Ipv4Header::from_slice(&frame[Ethernet2Header::LEN..])
     {
         let at = Ethernet2Header::LEN + IPV4_CHECKSUM;
@@ -184,10 +184,10 @@ pub fn fix_checksums(frame: &mut [u8]) {
 /// bits, and makes the checksums right again, so that the damage reaches the DTLS
 /// implementation instead of dying in the kernel.
 pub fn flip_bits(frame: &mut [u8], bits: &[u64]) {
-    let Some(place) = Place::of(frame) else {
+    let Some(part) = UdpPart::of(frame) else {
         return;
     };
-    let payload = &mut frame[place.udp][UdpHeader::LEN..];
+    let payload = &mut frame[part.udp][UdpHeader::LEN..];
     let length = payload.len() as u64 * 8;
     if length == 0 {
         return;
@@ -201,7 +201,7 @@ pub fn flip_bits(frame: &mut [u8], bits: &[u64]) {
 }
 
 /// Where the UDP header and payload of a frame lie, and what its pseudo-header says.
-struct Place {
+struct UdpPart {
     udp: Range<usize>,
     addresses: Addresses,
 }
@@ -211,7 +211,7 @@ enum Addresses {
     V6([u8; 16], [u8; 16]),
 }
 
-impl Place {
+impl UdpPart {
     fn of(frame: &[u8]) -> Option<Self> {
         let sliced = SlicedPacket::from_ethernet(frame).ok()?;
         if sliced.is_ip_payload_fragmented() {

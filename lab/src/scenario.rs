@@ -6,8 +6,9 @@
 
 mod parse;
 mod raw;
+mod refusal;
 
-pub use parse::Refusal;
+pub use refusal::Refusal;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -263,7 +264,7 @@ impl Catalogue {
     /// The name most like this one, for an error message.
     #[must_use]
     pub fn nearest(&self, name: &str) -> Option<&str> {
-        parse::nearest(name, self.scenarios.keys().map(String::as_str))
+        refusal::nearest(name, self.scenarios.keys().map(String::as_str))
     }
 
     /// All of them, in order of name.

@@ -1,55 +1,24 @@
-//! TOML to [`Scenario`]: the checks, and errors that name the place.
+//! TOML to [`Scenario`].
 //!
 //! The file's own shape stands in `raw`, which refuses unknown keys and impossible single
 //! values; here is what only several values together can get wrong.
 
+mod selector;
+
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use toml::Spanned;
 
-use super::raw::{Raw, RawExpect, RawInject, RawLink, RawLinks, RawPlay, RawRule, RawSelector};
+use self::selector::selector;
+use super::raw::{Raw, RawExpect, RawInject, RawLink, RawLinks, RawPlay, RawRule};
+use super::refusal::{Problem, Refusal, did_you_mean, explain, locate, problem};
 use super::{
     Action, Expect, Family, Icmp, Implementation, Inject, Link, Outcome, Payload, Play, Rule,
-    Scenario, Selector, Trigger,
+    Scenario, Trigger,
 };
 use crate::icmp;
-use crate::packet::Direction;
-use crate::record::{ContentType, MessageType};
-
-/// Why a scenario file is refused: the author's mistake, with its place.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{}:{line}:{column}: {problem}", file.display())]
-pub struct Refusal {
-    /// The file.
-    pub file: PathBuf,
-    /// Line, from 1.
-    pub line: usize,
-    /// Column in characters, from 1.
-    pub column: usize,
-    /// What is wrong and what to write instead.
-    pub problem: String,
-}
-
-/// What is wrong and where in the text, before it is known which file that is.
-struct Problem {
-    span: Range<usize>,
-    text: String,
-}
-
-/// Refuses the text at `span`.
-///
-/// # Errors
-///
-/// Always; that is what it is for.
-fn problem<T>(span: Range<usize>, text: impl Into<String>) -> Result<T, Problem> {
-    Err(Problem {
-        span,
-        text: text.into(),
-    })
-}
 
 /// The scenario in one file.
 ///
@@ -131,66 +100,6 @@ fn raw(file: &Path, text: &str) -> Result<Raw, Refusal> {
         };
         locate(file, text, &problem)
     })
-}
-
-fn locate(file: &Path, text: &str, problem: &Problem) -> Refusal {
-    let before = text.get(..problem.span.start).unwrap_or(text);
-    let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-    Refusal {
-        file: file.to_owned(),
-        line: before.matches('\n').count() + 1,
-        column: before[line_start..].chars().count() + 1,
-        problem: problem.text.clone(),
-    }
-}
-
-/// What serde says, in the words of a scenario file; adds the valid word most like a wrong one.
-fn explain(message: &str) -> String {
-    let kinds = [
-        ("unknown field `", "unknown key"),
-        ("unknown variant `", "unknown value"),
-    ];
-    for (prefix, what) in kinds {
-        if let Some((wrong, rest)) = message
-            .strip_prefix(prefix)
-            .and_then(|rest| rest.split_once('`'))
-        {
-            let valid: Vec<&str> = rest.split('`').skip(1).step_by(2).collect();
-            return format!(
-                "{what} `{wrong}`{}; valid here: {}",
-                did_you_mean(wrong, valid.iter().copied()),
-                valid.join(", ")
-            );
-        }
-    }
-    match message.strip_prefix("missing field ") {
-        Some(key) => format!("the key {key} is missing"),
-        None => message.lines().collect::<Vec<_>>().join(" "),
-    }
-}
-
-fn did_you_mean<'a>(wrong: &str, valid: impl Iterator<Item = &'a str>) -> String {
-    nearest(wrong, valid).map_or_else(String::new, |near| format!(", did you mean `{near}`?"))
-}
-
-/// The candidate most like `name`, or begun by it; none if more than half of the name would have
-/// to change.
-pub(super) fn nearest<'a>(
-    name: &str,
-    candidates: impl Iterator<Item = &'a str>,
-) -> Option<&'a str> {
-    let distance = |candidate: &str| {
-        if candidate.starts_with(name) {
-            1
-        } else {
-            strsim::damerau_levenshtein(name, candidate)
-        }
-    };
-    candidates
-        .map(|candidate| (distance(candidate), candidate))
-        .filter(|(distance, _)| *distance <= name.chars().count().div_ceil(2))
-        .min()
-        .map(|(_, candidate)| candidate)
 }
 
 /// The file's shape made a scenario.
@@ -422,158 +331,6 @@ fn rule(raw: Spanned<RawRule>) -> Result<Rule, Problem> {
 
 /// Enough to show any resend storm, few enough not to be one.
 const MOST_COPIES: u32 = 100;
-
-/// A selector that can match, its direction filled in where the rest tells it.
-///
-/// # Errors
-///
-/// Conditions no datagram meets together.
-fn selector(raw: RawSelector, span: Range<usize>) -> Result<Selector, Problem> {
-    let flights: Vec<u8> = raw
-        .flight
-        .into_iter()
-        .flat_map(|of| of.0)
-        .map(|of| of.0)
-        .collect();
-    let message = raw.message.map(|message| message.0);
-    let content_type = raw.content_type.map(ContentType::from);
-    let epoch = raw.epoch.map(|epoch| epoch.0);
-    let direction = agreed_direction(raw.direction, &flights, message, span.clone())?;
-    if let Some(message) = message {
-        let of = flights_of(message);
-        if !flights.is_empty() && !flights.iter().any(|flight| of.contains(flight)) {
-            return problem(
-                span,
-                format!("no such flight carries {message}, only {of:?}; change one of the two"),
-            );
-        }
-        let encrypted = message == MessageType::Finished;
-        if epoch.is_some_and(|epoch| (epoch == 1) != encrypted) {
-            return problem(
-                span,
-                format!(
-                    "{message} travels in epoch {}; change `epoch` or leave it out",
-                    u8::from(encrypted)
-                ),
-            );
-        }
-        if content_type.is_some_and(|wanted| wanted != ContentType::Handshake) {
-            return problem(
-                span,
-                format!("{message} travels in handshake records; leave `content_type` out"),
-            );
-        }
-    }
-    let chance = raw.chance.map(|chance| chance.0);
-    if chance.is_some_and(|chance| chance.is_never()) {
-        return problem(span, "a chance of 0% selects nothing; leave the rule out");
-    }
-    Ok(Selector {
-        direction,
-        flights,
-        transmissions: raw
-            .transmission
-            .into_iter()
-            .flat_map(|of| of.0)
-            .map(Into::into)
-            .collect(),
-        datagram: raw.datagram.map(|position| position.0),
-        ordinal: raw.ordinal.map(Into::into),
-        every: raw.every.map(Into::into),
-        message,
-        epoch: epoch.map(Into::into),
-        content_type,
-        chance,
-    })
-}
-
-/// The one direction that the key, the flights and the message speak of; `None` when all of
-/// them leave it open.
-///
-/// # Errors
-///
-/// Two of them that disagree.
-fn agreed_direction(
-    said: Option<Direction>,
-    flights: &[u8],
-    message: Option<MessageType>,
-    span: Range<usize>,
-) -> Result<Option<Direction>, Problem> {
-    let sender = flights.first().map(|flight| sender_of_flight(*flight));
-    let mixed = flights
-        .iter()
-        .any(|flight| Some(sender_of_flight(*flight)) != sender);
-    if mixed && said.is_some() {
-        return problem(
-            span,
-            "`flight` names flights of both directions; leave `direction` or some of them out",
-        );
-    }
-    let of_flight = match sender {
-        Some(by) if !mixed => Some((by, format!("flight {}", flights[0]))),
-        _ => None,
-    };
-    let of_message = message.and_then(|message| Some((sender_of(message)?, message.to_string())));
-    let mut agreed = said;
-    for (by, what) in of_flight.into_iter().chain(of_message) {
-        if agreed.is_some_and(|agreed| agreed != by) {
-            return problem(
-                span,
-                format!(
-                    "{what} goes {by} and never {}; change one of the two",
-                    by.reversed()
-                ),
-            );
-        }
-        agreed = Some(by);
-    }
-    Ok(agreed)
-}
-
-/// Odd flights are the client's (RFC 6347, figure 1).
-fn sender_of_flight(flight: u8) -> Direction {
-    if flight % 2 == 1 {
-        Direction::ToServer
-    } else {
-        Direction::ToClient
-    }
-}
-
-/// Which way a message goes; `None` for those both sides send.
-fn sender_of(message: MessageType) -> Option<Direction> {
-    match message {
-        MessageType::ClientHello
-        | MessageType::ClientKeyExchange
-        | MessageType::CertificateVerify => Some(Direction::ToServer),
-        MessageType::HelloRequest
-        | MessageType::ServerHello
-        | MessageType::HelloVerifyRequest
-        | MessageType::NewSessionTicket
-        | MessageType::ServerKeyExchange
-        | MessageType::CertificateRequest
-        | MessageType::ServerHelloDone
-        | MessageType::CertificateStatus => Some(Direction::ToClient),
-        MessageType::Certificate | MessageType::Finished | MessageType::Other(_) => None,
-    }
-}
-
-/// The flights a message can be part of, full and resumed handshakes together.
-fn flights_of(message: MessageType) -> &'static [u8] {
-    match message {
-        MessageType::ClientHello => &[1, 3],
-        MessageType::HelloVerifyRequest => &[2],
-        MessageType::ServerHello
-        | MessageType::ServerKeyExchange
-        | MessageType::CertificateRequest
-        | MessageType::ServerHelloDone
-        | MessageType::CertificateStatus => &[4],
-        MessageType::Certificate => &[4, 5],
-        MessageType::ClientKeyExchange | MessageType::CertificateVerify => &[5],
-        MessageType::NewSessionTicket => &[4, 6],
-        MessageType::Finished => &[4, 5, 6],
-        MessageType::HelloRequest | MessageType::Other(_) => &[],
-    }
-}
 
 /// One inject.
 ///
