@@ -1,1 +1,113 @@
-//! Placeholder.
+//! A DTLS server: the path from a verified peer to a service.
+//!
+//! ```text
+//!  crate dtls                              this crate
+//!  socket ─► listener ─► cookie ─► handoff ─► accept ─► pool ─► worker ─► stream ─► service
+//!  └────────────── listener thread ──────────────────┘        └──── worker threads ────────┘
+//!
+//!  main thread: cli ─► config ─► start, then wait ─► shutdown ─► report
+//! ```
+//!
+//! The listener thread answers hellos and hands verified peers to the pool; a worker thread owns
+//! one connection from its handshake to its end, then takes the next. There are never more
+//! connections than workers may exist: while all of them are busy, hellos go unanswered.
+#![forbid(unsafe_code)]
+
+mod cli;
+mod config;
+mod limits;
+mod throwaway;
+mod keylog;
+mod accept;
+mod pool;
+mod worker;
+mod service;
+mod shutdown;
+mod report;
+mod error;
+
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use dtls::{DtlsListener, ServerConfigBuilder};
+
+pub use cli::Args;
+
+use config::Config;
+use error::{Failure, StartError};
+use pool::Pool;
+use shutdown::Cause;
+
+/// Runs the server until a signal ends it. `adjust` has the last word on the library's settings.
+pub fn run(
+    args: Args,
+    adjust: impl FnOnce(ServerConfigBuilder) -> ServerConfigBuilder,
+) -> ExitCode {
+    start_logging(args.verbose);
+    match Config::check(args, adjust).and_then(serve) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            say(&format!("dtls-server: {failure}"));
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+/// Starts every thread, waits for the end and reports.
+///
+/// # Errors
+/// The system refuses a port or a thread, the listener breaks, or connections outlive the drain.
+fn serve(config: Config) -> Result<(), Failure> {
+    let listener = DtlsListener::bind(config.listen, config.dtls).map_err(StartError::Bind)?;
+    let (address, stats, handle) = (listener.local_addr(), listener.stats(), listener.handle());
+    let pool = Arc::new(Pool::new(config.max_connections, config.service));
+    let (causes, cause) = crossbeam_channel::bounded(1);
+    // Before the line that says the server is ready: from then on a signal must end it in order.
+    shutdown::on_signals(causes.clone()).map_err(StartError::Signals)?;
+    let accepting =
+        accept::start(listener, Arc::clone(&pool), causes).map_err(StartError::Thread)?;
+    if let Some(fingerprint) = &config.throwaway {
+        say(&format!(
+            "no --cert given: using a throw-away certificate, SHA-256 fingerprint {fingerprint}"
+        ));
+    }
+    say(&format!(
+        "listening on {address} (service {}, at most {} connections, client certificate {})",
+        config.service,
+        config.max_connections,
+        if config.client_ca {
+            "required"
+        } else {
+            "not asked for"
+        },
+    ));
+    // The listener thread and the signal handler hold the other ends; the former outlives this.
+    let cause = cause.recv().unwrap_or(Cause::Signal);
+    log::info!("{cause}; closing {} connections", pool.connections());
+    let left = shutdown::drain(&handle, accepting, &pool, config.drain_timeout);
+    report::write(&mut io::stdout().lock(), &stats, config.format).map_err(Failure::Report)?;
+    match cause {
+        Cause::ListenerFailed(source) => Err(Failure::Listener(source)),
+        Cause::Signal if left > 0 => Err(Failure::Undrained {
+            left,
+            timeout: config.drain_timeout,
+        }),
+        Cause::Signal => Ok(()),
+    }
+}
+
+fn start_logging(verbosity: u8) {
+    let level = match verbosity {
+        0 => "warn",
+        1 => "info",
+        2 => "debug",
+        _ => "trace",
+    };
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level)).init();
+}
+
+/// Writes a line for the person at the terminal. Nobody may be reading, which ends nothing.
+fn say(line: &str) {
+    drop(writeln!(io::stderr(), "{line}"));
+}

@@ -1,0 +1,111 @@
+//! Why the server did not start or did not end well, and the exit code for each. Main thread.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::limits::LimitError;
+
+/// Why the run failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// What was typed, or a file it names, is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The system did not give what the server needs.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The listening socket broke.
+    #[error("stopped: failed to {0}")]
+    Listener(dtls::AcceptError),
+    /// Connections were cut off.
+    #[error(
+        "{left} connections were still open {} after the signal and were cut off; \
+         see --drain-timeout",
+        humantime::format_duration(*timeout)
+    )]
+    Undrained {
+        /// How many.
+        left: usize,
+        /// The drain timeout.
+        timeout: Duration,
+    },
+    /// The counters could not be printed.
+    #[error("cannot print the counters: {0}")]
+    Report(io::Error),
+}
+
+impl Failure {
+    /// The process's exit code.
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Self::Config(_) => 2,
+            Self::Start(_) => 3,
+            Self::Listener(_) | Self::Undrained { .. } | Self::Report(_) => 1,
+        }
+    }
+}
+
+/// What was typed, or a file it names, is wrong.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConfigError {
+    /// One of the pair is missing.
+    #[error(
+        "--cert {} needs --key with the file of its private key; leave both out for a throw-away \
+         certificate",
+        .0.display()
+    )]
+    CertWithoutKey(PathBuf),
+    /// One of the pair is missing.
+    #[error(
+        "--key {} needs --cert with the file of its certificate; leave both out for a throw-away \
+         certificate",
+        .0.display()
+    )]
+    KeyWithoutCert(PathBuf),
+    /// The certificate or the key is of no use.
+    #[error("{source}; {remedy}")]
+    Identity {
+        /// The library's reason, which names the file.
+        source: dtls::ConfigError,
+        /// What to do about it.
+        remedy: &'static str,
+    },
+    /// The client authorities are of no use.
+    #[error("{0}; check --client-ca")]
+    ClientCa(dtls::ConfigError),
+    /// Any other setting.
+    #[error("{0}")]
+    Setting(dtls::ConfigError),
+    /// The key log cannot be written.
+    #[error(
+        "cannot write the key log {}: {source}; choose another file with --keylog",
+        path.display()
+    )]
+    KeyLog {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+}
+
+/// The system did not give what the server needs.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StartError {
+    /// No listening socket.
+    #[error("failed to {0}")]
+    Bind(dtls::BindError),
+    /// A limit is too low.
+    #[error(transparent)]
+    Limit(#[from] LimitError),
+    /// No signal handler.
+    #[error("failed to catch signals: {0}")]
+    Signals(ctrlc::Error),
+    /// No listener thread.
+    #[error("failed to start the listener thread: {0}; raise the limit on threads (ulimit -u)")]
+    Thread(io::Error),
+    /// No throw-away certificate.
+    #[error("failed to make a throw-away certificate: {0}; give one with --cert and --key")]
+    Throwaway(rcgen::Error),
+}

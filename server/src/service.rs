@@ -1,0 +1,110 @@
+//! What the server does with the clients' datagrams: the classic small services of the Internet.
+//! Worker thread.
+//!
+//! Path: stream → service → stream.
+
+mod echo;
+mod discard;
+mod chargen;
+
+use std::fmt;
+
+use clap::ValueEnum;
+use dtls::{DtlsStream, Recv, RecvError, SendError};
+
+/// The services.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Service {
+    /// Send every datagram back (RFC 862)
+    Echo,
+    /// Read and forget (RFC 863)
+    Discard,
+    /// Answer every datagram with up to 512 characters (RFC 864)
+    Chargen,
+}
+
+impl fmt::Display for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Echo => "echo",
+            Self::Discard => "discard",
+            Self::Chargen => "chargen",
+        })
+    }
+}
+
+impl Service {
+    /// Serves an established connection to its end; closing it is the caller's.
+    ///
+    /// # Errors
+    /// The connection ended out of order.
+    pub(crate) fn serve(self, stream: &mut DtlsStream) -> Result<Ending, ServiceError> {
+        match self {
+            Self::Echo => echo::serve(stream),
+            Self::Discard => discard::serve(stream),
+            Self::Chargen => chargen::serve(stream),
+        }
+    }
+}
+
+/// How a connection ended in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// The client sent a close_notify.
+    ClosedByPeer,
+    /// The client was silent for the idle timeout.
+    Idle,
+    /// The server shuts down.
+    Stopped,
+}
+
+impl fmt::Display for Ending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ClosedByPeer => "closed by the client",
+            Self::Idle => "closed after the idle timeout",
+            Self::Stopped => "closed by the server's shutdown",
+        })
+    }
+}
+
+/// Why a connection ended out of order.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ServiceError {
+    /// Nothing more comes in.
+    #[error(transparent)]
+    Recv(#[from] RecvError),
+    /// Nothing more goes out.
+    #[error(transparent)]
+    Send(#[from] SendError),
+}
+
+/// Hands every datagram to `act` until the connection ends.
+///
+/// # Errors
+/// Receiving failed, or `act` did.
+fn for_each_datagram(
+    stream: &mut DtlsStream,
+    mut act: impl FnMut(&mut DtlsStream, &[u8]) -> Result<(), SendError>,
+) -> Result<Ending, ServiceError> {
+    // As much as one datagram of ours carries. What a client packed into a larger one arrives as
+    // several pieces, so whatever comes in can also go out.
+    let mut buffer = vec![0; stream.max_payload()];
+    loop {
+        match stream.recv(&mut buffer)? {
+            Recv::Data(length) => match act(stream, &buffer[..length]) {
+                Ok(()) => {}
+                // The limit has shrunk since: as with UDP, what is too long is lost.
+                Err(error @ SendError::TooLong { .. }) => {
+                    log::debug!("{}: failed to {error}", stream.peer_addr());
+                }
+                Err(error) => return Err(error.into()),
+            },
+            Recv::Closed => return Ok(Ending::ClosedByPeer),
+            Recv::Idle => return Ok(Ending::Idle),
+            Recv::Stopped => return Ok(Ending::Stopped),
+            // No service sets a receive timeout.
+            Recv::TimedOut => {}
+        }
+    }
+}

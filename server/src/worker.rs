@@ -1,0 +1,54 @@
+//! One connection from the hand-off to its end. Worker thread.
+//!
+//! Path: `Incoming` → handshake → [`Service::serve`] → close.
+
+use dtls::{DtlsStream, HandshakeError, Incoming, StreamHandle};
+use log::Level;
+
+use crate::pool::Enlisted;
+use crate::service::Service;
+
+/// Serves one connection. `enlist` makes it stoppable.
+pub(crate) fn serve<'a>(
+    incoming: Incoming,
+    service: Service,
+    enlist: impl FnOnce(StreamHandle) -> Enlisted<'a>,
+) {
+    let peer = incoming.peer_addr();
+    let enlisted = enlist(incoming.handle());
+    match incoming.accept() {
+        Ok(mut stream) => {
+            if log::log_enabled!(Level::Info) {
+                log::info!("{peer}: connected, {}", describe(&stream));
+            }
+            match service.serve(&mut stream) {
+                Ok(ending) => log::debug!("{peer}: {ending}"),
+                Err(error) => log::debug!("{peer}: failed to {error}"),
+            }
+            // First the handle, which shares the socket: a client that comes back from the same
+            // port must not find a socket that nobody reads.
+            drop(enlisted);
+            drop(stream);
+        }
+        Err(HandshakeError::Stopped) => log::debug!("{peer}: stopped in its handshake"),
+        Err(error) => log::debug!("{peer}: failed to {error}"),
+    }
+}
+
+/// What the handshake agreed on, on one line.
+fn describe(stream: &DtlsStream) -> String {
+    let info = stream.info();
+    let client = info
+        .peer_chain
+        .first()
+        .map_or_else(String::new, |leaf| format!(", client {}", leaf.subject));
+    format!(
+        "{} {} {}, {} handshake in {:.1?}, {} retransmissions{client}",
+        info.version,
+        info.cipher,
+        info.group.unwrap_or("-"),
+        if info.resumed { "resumed" } else { "full" },
+        info.time,
+        info.retransmissions,
+    )
+}
