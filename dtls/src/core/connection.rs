@@ -330,6 +330,13 @@ impl Connection {
         self.took
     }
 
+    /// The session, for a client's next handshake with the same server. OpenSSL forgets it unless
+    /// the connection is closed in order.
+    #[must_use]
+    pub fn session(&self) -> Option<Session> {
+        Session::of(self.stream.ssl())
+    }
+
     /// OpenSSL's object, for facts about the connection.
     pub(crate) fn ssl(&self) -> &SslRef {
         self.stream.ssl()

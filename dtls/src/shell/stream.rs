@@ -204,7 +204,7 @@ impl DtlsStream {
     /// The session, to abbreviate a client's next handshake with the same server.
     #[must_use]
     pub fn session(&self) -> Option<Session> {
-        Session::of(self.connection.ssl())
+        self.connection.session()
     }
 
     /// A handle that stops this connection from another thread.
