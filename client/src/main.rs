@@ -1,3 +1,30 @@
-//! Placeholder.
+//! `dtls-client`: a DTLS client for people (`connect`) and a load generator (`load`).
+//!
+//! ```text
+//! cli ─► setup ─► connect ─► dial, describe, talk                      one thread
+//!        target     └► load ─► plan ─► attempt ─► tally ─► report      a thread per connection
+//! ```
+//!
+//! The main thread parses, prepares, prints and decides on the exit code.
 #![forbid(unsafe_code)]
-fn main() {}
+
+mod cli;
+mod target;
+mod setup;
+mod clock;
+mod interrupt;
+mod connect;
+
+use std::process::ExitCode;
+
+use crate::cli::{Cli, Command};
+
+fn main() -> ExitCode {
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).init();
+    match Cli::from_command_line() {
+        Ok(Cli {
+            command: Command::Connect(arguments),
+        }) => connect::run(&arguments),
+        Err(exit) => exit,
+    }
+}

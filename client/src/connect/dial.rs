@@ -1,0 +1,158 @@
+//! From a name's addresses to one connection: each address gets a short head start over the next,
+//! and the first that answers decides. A datagram into the void gives no error, so trying them
+//! strictly one after another would cost a handshake timeout each.
+//!
+//! The main thread waits; a thread per address shakes hands.
+
+use std::net::SocketAddr;
+use std::thread;
+use std::time::Duration;
+
+use dtls::{
+    ClientConfig, ConnectError, Counter, DtlsConnector, DtlsStream, HandshakeError, Stats,
+    StreamHandle,
+};
+
+use crate::cli::{ENVIRONMENT, FAILED, USAGE};
+use crate::interrupt::Interrupt;
+
+/// Over the next address. RFC 8305 §5 recommends 250 ms; a handshake has two round trips.
+const HEAD_START: Duration = Duration::from_millis(300);
+
+/// Why no address gave a connection.
+#[derive(Debug, thiserror::Error)]
+#[error("{peer}: failed to {error}{}", advice(error, *silent, *unreachable))]
+pub(crate) struct DialError {
+    peer: SocketAddr,
+    error: ConnectError,
+    /// Not one datagram came back.
+    silent: bool,
+    /// ICMP said that nothing listens there, or that there is no way.
+    unreachable: bool,
+}
+
+impl DialError {
+    fn new(peer: SocketAddr, error: ConnectError, stats: &Stats) -> Self {
+        Self {
+            peer,
+            error,
+            silent: stats.get(Counter::DatagramsReceived) == 0,
+            unreachable: stats.get(Counter::IcmpOnReceive) + stats.get(Counter::IcmpOnSend) > 0,
+        }
+    }
+
+    /// The exit code it asks for.
+    pub(crate) fn exit_code(&self) -> u8 {
+        match &self.error {
+            ConnectError::Config(_) => USAGE,
+            ConnectError::Socket { .. } | ConnectError::Handshake(HandshakeError::Io(_)) => {
+                ENVIRONMENT
+            }
+            _ => FAILED,
+        }
+    }
+
+    /// Whether another address may do better: this one gave no answer at all.
+    fn is_no_answer(&self) -> bool {
+        matches!(
+            &self.error,
+            ConnectError::Socket { .. } | ConnectError::Handshake(HandshakeError::TimedOut { .. })
+        )
+    }
+}
+
+/// What the person can do about it, to follow the error's text.
+pub(crate) fn advice(error: &ConnectError, silent: bool, unreachable: bool) -> &'static str {
+    match error {
+        ConnectError::Handshake(HandshakeError::Verification { reason }) => {
+            if reason.to_lowercase().contains("mismatch") {
+                "; if this is the right server, give the name its certificate carries with \
+                 --server-name NAME, or accept any certificate with --insecure"
+            } else {
+                "; trust its authority with --ca FILE, or accept any certificate with --insecure"
+            }
+        }
+        ConnectError::Handshake(HandshakeError::TimedOut { .. }) if unreachable => {
+            "; the network says that nothing listens there (ICMP): check host, port and server"
+        }
+        ConnectError::Handshake(HandshakeError::TimedOut { .. }) if silent => {
+            "; not one datagram came back: check host, port and firewall"
+        }
+        ConnectError::Handshake(HandshakeError::TimedOut { .. }) => {
+            "; allow more time with --handshake-timeout"
+        }
+        ConnectError::Handshake(HandshakeError::Alert { .. }) => {
+            "; if the server wants a certificate from its clients, give one with --cert and --key"
+        }
+        _ => "",
+    }
+}
+
+/// Connects to the first address that answers.
+pub(crate) fn dial(
+    config: &ClientConfig,
+    name: &str,
+    addresses: &[SocketAddr],
+    interrupt: &Interrupt,
+) -> Result<DtlsStream, DialError> {
+    thread::scope(|scope| {
+        let (sender, outcomes) = crossbeam_channel::unbounded();
+        let mut running: Vec<(usize, StreamHandle)> = Vec::new();
+        let mut start = |slot: usize| {
+            let peer = addresses[slot];
+            // A connector each: its counters then tell of this address alone.
+            let connector = DtlsConnector::new(config.clone());
+            let stats = connector.stats();
+            let sender = sender.clone();
+            match connector.prepare(name, peer, None) {
+                Ok(outgoing) => {
+                    interrupt.watch(slot, &outgoing.handle());
+                    running.push((slot, outgoing.handle()));
+                    scope.spawn(move || {
+                        let outcome = outgoing.connect();
+                        let outcome = outcome.map_err(|error| DialError::new(peer, error, &stats));
+                        // Nobody waits any more if another address was faster.
+                        drop(sender.send((slot, outcome)));
+                    });
+                }
+                Err(error) => {
+                    let error = DialError::new(peer, error, &stats);
+                    drop(sender.send((slot, Err(error))));
+                }
+            }
+        };
+        start(0);
+        let (mut started, mut ended) = (1, 0);
+        let mut first_error = None;
+        let (winner, decided) = loop {
+            let wait = if started < addresses.len() {
+                HEAD_START
+            } else {
+                Duration::MAX
+            };
+            match outcomes.recv_timeout(wait) {
+                Ok((slot, Err(error))) if error.is_no_answer() => {
+                    ended += 1;
+                    // Of several the first is the one the resolver prefers.
+                    let error = first_error.take().unwrap_or(error);
+                    if ended == addresses.len() {
+                        break (slot, Err(error));
+                    }
+                    first_error = Some(error);
+                }
+                Ok(decided) => break decided,
+                Err(_) => {}
+            }
+            if started < addresses.len() {
+                start(started);
+                started += 1;
+            }
+        };
+        for (slot, handle) in running {
+            if slot != winner {
+                handle.stop();
+            }
+        }
+        decided
+    })
+}
