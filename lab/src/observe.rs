@@ -74,8 +74,8 @@ pub struct Handshake {
     pub started: Option<Duration>,
     /// When the end of the last flight was first delivered undamaged.
     pub completed: Option<Duration>,
-    /// The newest flight seen, and from whom.
-    pub last_flight: Option<u8>,
+    /// The flight of the newest datagram that belongs to one.
+    newest: Option<u8>,
     /// Transmissions seen of each flight.
     transmissions: [u32; 6],
     /// Datagrams with application data delivered, to the server and to the client.
@@ -89,6 +89,12 @@ impl Handshake {
             .iter()
             .map(|count| count.saturating_sub(1))
             .sum()
+    }
+
+    /// The flight sent last, and how often it was sent.
+    pub fn newest_flight(&self) -> Option<(u8, u32)> {
+        let flight = self.newest?;
+        Some((flight, self.transmissions[usize::from(flight.clamp(1, 6) - 1)]))
     }
 
     /// How long it took, if it came to its end.
@@ -157,7 +163,7 @@ impl Trace {
         handshake.started.get_or_insert(at);
         let mut completes = false;
         if let Some(place) = &decision.place {
-            handshake.last_flight = Some(place.flight);
+            handshake.newest = Some(place.flight);
             let index = usize::from(place.flight.clamp(1, 6) - 1);
             let count = &mut handshake.transmissions[index];
             *count = (*count).max(place.transmission);

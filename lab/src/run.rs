@@ -226,10 +226,7 @@ impl Stage<'_> {
             self.origin,
         )?;
         let listening = |stream, line: &str| endpoint::says_listening(play.server, stream, line);
-        if server
-            .wait_for(self.deadline.min(now() + START_UP), listening)
-            .is_none()
-        {
+        if !server.wait_for(self.deadline.min(now() + START_UP), listening) {
             let last_words = server
                 .last_words()
                 .unwrap_or_else(|| "not a word".to_owned());
@@ -339,7 +336,7 @@ impl Stage<'_> {
                             .iter()
                             .any(|pair| text.contains(wanted(pair).as_str()))
                 };
-                process.wait_for(patience, heard).is_some()
+                process.wait_for(patience, heard)
             };
             exchange.to_client = exchange.to_client || arrived(client, |pair| &pair.1);
             exchange.to_server = if echoes {
@@ -356,10 +353,10 @@ impl Stage<'_> {
             }
         }
         let repeated = |process: &Process, line: &str| {
-            let heard = process.lines(Stream::Out);
+            let heard = process.said(Stream::Out);
             heard
                 .iter()
-                .map(|one| one.text.matches(line).count())
+                .map(|text| text.matches(line).count())
                 .sum::<usize>()
                 > 1
         };
@@ -435,20 +432,16 @@ const WORKER: &str = "worker";
 
 /// The counters a server printed as its last JSON object.
 fn counters(server: &Process) -> Option<BTreeMap<String, u64>> {
-    server.lines(Stream::Out).iter().rev().find_map(|line| {
-        let value: serde_json::Value = serde_json::from_str(&line.text).ok()?;
+    server.said(Stream::Out).iter().rev().find_map(|line| {
+        let value: serde_json::Value = serde_json::from_str(line).ok()?;
         Some(numbers(value.get("counters")?))
     })
 }
 
 /// The numbers in the JSON a client printed, on one line or over many.
 fn json_numbers(client: &Process) -> Option<BTreeMap<String, u64>> {
-    let text: Vec<String> = client
-        .lines(Stream::Out)
-        .into_iter()
-        .map(|line| line.text)
-        .collect();
-    Some(numbers(&serde_json::from_str(&text.join("\n")).ok()?))
+    let text = client.said(Stream::Out).join("\n");
+    Some(numbers(&serde_json::from_str(&text).ok()?))
 }
 
 fn numbers(value: &serde_json::Value) -> BTreeMap<String, u64> {

@@ -4,7 +4,7 @@
 //! thread waits for what it needs. The run's thread owns the child and its stdin.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -63,6 +63,9 @@ struct Output {
 #[derive(Debug, Default)]
 struct State {
     lines: Vec<(Stream, Line)>,
+    /// Of each stream what has come of a line that has not ended: a server that prints what it
+    /// receives prints no line ends that were not sent.
+    begun: [String; 2],
     /// Readers that have met the end of their pipe; at two, nothing more can come.
     ended: usize,
 }
@@ -143,26 +146,32 @@ impl Process {
         self.stdin = None;
     }
 
-    /// The first line that `wanted` accepts, waiting for it until `deadline` or until the process
-    /// can print no more.
+    /// Waits until `wanted` accepts a line, ended or just begun; `false` when `deadline` comes
+    /// before, or the process can print no more.
     pub fn wait_for(
         &self,
         deadline: Instant,
         mut wanted: impl FnMut(Stream, &str) -> bool,
-    ) -> Option<Line> {
+    ) -> bool {
         let mut state = self.output.lock();
         let mut seen = 0;
         loop {
             while let Some((stream, line)) = state.lines.get(seen) {
                 if wanted(*stream, &line.text) {
-                    return Some(line.clone());
+                    return true;
                 }
                 seen += 1;
             }
-            if state.ended >= 2 {
-                return None;
+            let begun = [Stream::Out, Stream::Err];
+            if begun.into_iter().any(|stream| wanted(stream, &state.begun[stream as usize])) {
+                return true;
             }
-            let left = until(deadline)?;
+            if state.ended >= 2 {
+                return false;
+            }
+            let Some(left) = until(deadline) else {
+                return false;
+            };
             state = self
                 .output
                 .changed
@@ -172,24 +181,12 @@ impl Process {
         }
     }
 
-    /// Whether some line printed so far satisfies `wanted`.
-    pub fn has_printed(&self, mut wanted: impl FnMut(Stream, &str) -> bool) -> bool {
-        self.output
-            .lock()
-            .lines
-            .iter()
-            .any(|(stream, line)| wanted(*stream, &line.text))
-    }
-
-    /// All lines of one stream so far.
-    pub fn lines(&self, stream: Stream) -> Vec<Line> {
+    /// What one stream has said so far, line by line, the last one perhaps unfinished.
+    pub fn said(&self, stream: Stream) -> Vec<String> {
         let state = self.output.lock();
-        state
-            .lines
-            .iter()
-            .filter(|(from, _)| *from == stream)
-            .map(|(_, line)| line.clone())
-            .collect()
+        let lines = state.lines.iter().filter(|(from, _)| *from == stream);
+        let begun = std::iter::once(state.begun[stream as usize].clone());
+        lines.map(|(_, line)| line.text.clone()).chain(begun).collect()
     }
 
     /// The line that says best how it ended, for a person's eye: the last one that speaks of
@@ -309,7 +306,7 @@ pub fn command_line(command: &Command) -> String {
 }
 
 fn copy_lines(
-    pipe: impl Read + Send + 'static,
+    mut pipe: impl Read + Send + 'static,
     stream: Stream,
     output: &Arc<Output>,
     log: &Arc<Mutex<File>>,
@@ -317,34 +314,63 @@ fn copy_lines(
 ) -> JoinHandle<()> {
     let (output, log) = (Arc::clone(output), Arc::clone(log));
     std::thread::spawn(move || {
-        let mut pipe = BufReader::new(pipe);
-        let mut bytes = Vec::new();
+        let mut chunk = vec![0; CHUNK];
+        // What has come of a line that has not ended yet.
+        let mut begun: Vec<u8> = Vec::new();
         // The bound keeps a process gone wild from filling our memory and the disk.
         let mut budget = MAX_OUTPUT;
-        while matches!(pipe.by_ref().take(MAX_LINE).read_until(b'\n', &mut bytes), Ok(n) if n > 0) {
-            if budget > 0 {
-                budget = budget.saturating_sub(bytes.len());
-                let at = now().saturating_duration_since(origin);
-                let text = String::from_utf8_lossy(&bytes).trim_end().to_owned();
-                let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
-                let label = stream.label();
-                if let Err(error) = writeln!(log, "{:10.6} {label} {text}", at.as_secs_f64()) {
-                    log::warn!("cannot write a log: {error}");
-                }
-                drop(log);
-                output.lock().lines.push((stream, Line { at, text }));
-                output.changed.notify_all();
+        loop {
+            let length = match pipe.read(&mut chunk) {
+                Ok(0) => break,
+                Ok(length) => length.min(budget),
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(_) => break,
+            };
+            budget -= length;
+            begun.extend(&chunk[..length]);
+            let at = now().saturating_duration_since(origin);
+            let mut lines = Vec::new();
+            while let Some(end) = begun.iter().position(|byte| *byte == b'\n') {
+                lines.push(text_of(&begun.drain(..=end).collect::<Vec<u8>>()));
             }
-            bytes.clear();
+            write_log(&log, stream, at, &lines);
+            let mut state = output.lock();
+            state.lines.extend(lines.into_iter().map(|text| (stream, Line { at, text })));
+            state.begun[stream as usize] = text_of(&begun);
+            drop(state);
+            output.changed.notify_all();
         }
-        output.lock().ended += 1;
+        let at = now().saturating_duration_since(origin);
+        let mut state = output.lock();
+        let rest = std::mem::take(&mut state.begun[stream as usize]);
+        if !rest.is_empty() {
+            write_log(&log, stream, at, std::slice::from_ref(&rest));
+            state.lines.push((stream, Line { at, text: rest }));
+        }
+        state.ended += 1;
+        drop(state);
         output.changed.notify_all();
     })
+}
+
+fn text_of(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).trim_end().to_owned()
+}
+
+fn write_log(log: &Mutex<File>, stream: Stream, at: Duration, lines: &[String]) {
+    let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
+    for text in lines {
+        let label = stream.label();
+        if let Err(error) = writeln!(log, "{:10.6} {label} {text}", at.as_secs_f64()) {
+            log::warn!("cannot write a log: {error}");
+            return;
+        }
+    }
 }
 
 /// What programs say when something went wrong.
 const TROUBLE: [&str; 6] = ["unknown", "error", "errno", "fail", "timed out", "refused"];
 /// Bytes of one stream that are kept; the rest is read and thrown away.
 const MAX_OUTPUT: usize = 8 << 20;
-/// Bytes of one line; a longer one is cut in two.
-const MAX_LINE: u64 = 64 << 10;
+/// Bytes read at a time: what a pipe holds.
+const CHUNK: usize = 64 << 10;

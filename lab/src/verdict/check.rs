@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::observe::{EventKind, Handshake};
 use crate::packet::Direction;
-use crate::scenario::{Implementation, Outcome, Play, Scenario};
+use crate::scenario::{Action, Implementation, Outcome, Play, Scenario};
 
 use super::Observation;
 
@@ -30,7 +30,9 @@ pub(super) fn lab_did_its_part(seen: &Observation) -> Result<(), String> {
 /// Whether every certain fault happened at all; one that did not proves nothing.
 pub(super) fn faults_happened(scenario: &Scenario, seen: &Observation) -> Result<(), String> {
     for (index, rule) in scenario.rules.iter().enumerate() {
-        if rule.select.chance.is_none() && !seen.trace.rule_was_used(index) {
+        // A rule that lets datagrams pass is no fault, and chance may never have come true.
+        let certain = rule.select.chance.is_none() && rule.action != Action::Pass;
+        if certain && !seen.trace.rule_was_used(index) {
             return Err(format!(
                 "rule {} never met a datagram, so nothing was tested",
                 index + 1
@@ -258,9 +260,10 @@ fn where_it_stopped(seen: &Observation) -> String {
                 handshake.data[0], handshake.data[1]
             )
         }
-        Some(handshake) => match handshake.last_flight {
-            Some(flight) => format!("last seen flight {flight}"),
-            None => "no flight seen".to_owned(),
+        Some(handshake) => match handshake.newest_flight() {
+            Some((flight, 1)) => format!("flight {flight} was not answered"),
+            Some((flight, times)) => format!("flight {flight} was sent {times} times for nothing"),
+            None => "no flight was sent".to_owned(),
         },
     }
 }
