@@ -20,8 +20,7 @@ pub(crate) enum Failure {
     Listener(dtls::AcceptError),
     /// Connections were cut off.
     #[error(
-        "{left} connections were still open {} after the signal and were cut off; \
-         see --drain-timeout",
+        "connections still open {} after the signal, and cut off: {left}; see --drain-timeout",
         humantime::format_duration(*timeout)
     )]
     Undrained {

@@ -73,8 +73,10 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
         }
         server.stop()?;
         let ratio = median(rounds.iter().map(|round| round.2));
-        let (ours, floor_us) =
-            (median(rounds.iter().map(|r| r.0)), median(rounds.iter().map(|r| r.1)));
+        let (ours, floor_us) = (
+            median(rounds.iter().map(|r| r.0)),
+            median(rounds.iter().map(|r| r.1)),
+        );
         println!(
             "  {name:<10} ours {ours:>6.0} us   floor {floor_us:>6.0} us   ratio {ratio:.2}   budget {budget:.2}   {}",
             verdict(ratio <= budget)

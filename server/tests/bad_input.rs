@@ -1,0 +1,193 @@
+//! What the server says when it cannot start: one clear line that names the thing and the remedy,
+//! and an exit code that says whose fault it is.
+
+mod common;
+
+use std::fs;
+use std::process::Command;
+
+use common::{Finished, Pki, Program, Server, command};
+use dtls_certs::Profile;
+
+/// Runs the server with arguments that must not start it.
+#[track_caller]
+fn refused(arguments: &[&str], code: i32, words: &[&str]) -> Finished {
+    assert_refused(command(arguments), code, words)
+}
+
+#[track_caller]
+fn assert_refused(command: Command, code: i32, words: &[&str]) -> Finished {
+    let finished = Program::start(command).unwrap().finish();
+    assert_eq!(finished.status.code(), Some(code), "{finished:#?}");
+    assert_eq!(finished.stdout, "");
+    for word in words {
+        assert!(
+            finished.stderr.contains(word),
+            "no {word:?} in {finished:#?}"
+        );
+    }
+    assert!(!finished.stderr.contains("panicked"), "{finished:#?}");
+    finished
+}
+
+/// With a certificate and a key, on a free port.
+#[track_caller]
+fn refused_pair(certificate: &str, key: &str, words: &[&str]) {
+    let listen = [
+        "--listen",
+        "127.0.0.1:0",
+        "--cert",
+        certificate,
+        "--key",
+        key,
+    ];
+    let finished = refused(&listen, 2, words);
+    assert_eq!(finished.stderr.lines().count(), 1, "{finished:#?}");
+}
+
+#[test]
+fn a_certificate_or_key_that_cannot_be_used_is_named() {
+    let pki = Pki::new();
+    let (certificate, key) = pki.files(Profile::SERVER);
+    let missing = pki.path("missing.pem");
+    let garbage = pki.path("garbage.pem");
+    fs::write(&garbage, "no certificate").unwrap();
+    refused_pair(&missing, &key, &[&missing, "No such file", "--cert"]);
+    refused_pair(&certificate, &missing, &[&missing, "No such file", "--key"]);
+    refused_pair(&garbage, &key, &[&garbage, "no certificate", "--cert"]);
+    refused_pair(
+        &certificate,
+        &garbage,
+        &[&garbage, "no private key", "--key"],
+    );
+    // Swapped by mistake.
+    refused_pair(&key, &certificate, &[&key, "no certificate"]);
+    // A file, but not one that can be read.
+    let folder = pki.path("");
+    refused_pair(&folder, &key, &[&folder, "directory"]);
+}
+
+#[test]
+fn a_key_of_another_certificate_is_refused() {
+    let pki = Pki::new();
+    let (certificate, key) = pki.files(Profile::SERVER);
+    let (_, other) = pki.files(Profile::CLIENT);
+    refused_pair(
+        &certificate,
+        &other,
+        &[&certificate, &other, "does not belong"],
+    );
+    assert_ne!(key, other);
+}
+
+#[test]
+fn a_certificate_that_is_not_valid_now_is_refused() {
+    let pki = Pki::new();
+    for (profile, problem) in [
+        (Profile::SERVER_EXPIRED, "expired on"),
+        (Profile::SERVER_NOT_YET_VALID, "not valid before"),
+    ] {
+        let (certificate, key) = pki.files(profile);
+        refused_pair(&certificate, &key, &[&certificate, problem, "renew"]);
+    }
+}
+
+#[test]
+fn a_certificate_without_its_key_and_the_other_way_round_is_refused() {
+    for (given, wanted) in [("--cert", "--key"), ("--key", "--cert")] {
+        let listen = ["--listen", "127.0.0.1:0", given, "server.pem"];
+        let words = [given, wanted, "server.pem", "throw-away"];
+        let finished = refused(&listen, 2, &words);
+        assert_eq!(finished.stderr.lines().count(), 1, "{finished:#?}");
+    }
+}
+
+#[test]
+fn client_authorities_that_cannot_be_read_are_named() {
+    let listen = ["--listen", "127.0.0.1:0", "--client-ca", "missing.pem"];
+    let finished = refused(&listen, 2, &["--client-ca", "missing.pem", "No such file"]);
+    assert_eq!(finished.stderr.lines().count(), 1, "{finished:#?}");
+}
+
+#[test]
+fn a_key_log_that_cannot_be_written_is_named() {
+    let pki = Pki::new();
+    let log = pki.path("missing/keys");
+    let listen = ["--listen", "127.0.0.1:0", "--keylog", &log];
+    let finished = refused(&listen, 2, &["--keylog", &log, "No such file"]);
+    assert_eq!(finished.stderr.lines().count(), 1, "{finished:#?}");
+}
+
+#[test]
+fn a_port_in_use_is_named_with_the_remedy_and_exit_code_3() {
+    for sharing in ["reuseport", "reuseaddr"] {
+        let shared = ["--listen", "127.0.0.1:0", "--port-sharing", sharing];
+        let first = Server::start(&shared);
+        let address = first.address.to_string();
+        let second = ["--listen", &address, "--port-sharing", sharing];
+        let finished = refused(&second, 3, &[&address, "in use", "another port"]);
+        assert_eq!(finished.stderr.lines().count(), 1, "{finished:#?}");
+    }
+}
+
+#[test]
+fn an_address_of_another_host_is_named() {
+    // TEST-NET-1, RFC 5737.
+    let words = ["192.0.2.1:4433", "no interface of this host"];
+    refused(&["--listen", "192.0.2.1:4433"], 3, &words);
+}
+
+#[test]
+fn more_connections_than_descriptors_are_refused_with_the_number_that_fits() {
+    let mut shell = Command::new("sh");
+    let program = env!("CARGO_BIN_EXE_dtls-server");
+    shell.args(["-c", r#"ulimit -n 256; exec "$@""#, "sh", program]);
+    shell.args(["--listen", "127.0.0.1:0", "--max-connections", "65"]);
+    let words = [
+        "--max-connections 65",
+        "258 descriptors",
+        "256",
+        "ulimit",
+        "64 at most",
+    ];
+    assert_refused(shell, 3, &words);
+}
+
+#[test]
+fn bad_values_are_named_with_what_would_be_right() {
+    for (arguments, words) in [
+        (
+            vec!["--listen", "localhost"],
+            ["'localhost'", "127.0.0.1:4433"],
+        ),
+        (vec!["--listen", "127.0.0.1:99999"], ["99999", "--listen"]),
+        (vec!["--bogus"], ["'--bogus'", "--help"]),
+        (vec![], ["--listen", "--help"]),
+        (
+            vec!["--listen", "[::1]:0", "--service", "daytime"],
+            ["daytime", "chargen"],
+        ),
+        (
+            vec!["--listen", "[::1]:0", "--idle-timeout", "soon"],
+            ["soon", "none"],
+        ),
+        (
+            vec!["--listen", "[::1]:0", "--idle-timeout", "0s"],
+            ["idle timeout", "more than 0"],
+        ),
+        (
+            vec!["--listen", "[::1]:0", "--handshake-timeout", "2h"],
+            ["handshake timeout", "1 h"],
+        ),
+        (
+            vec!["--listen", "[::1]:0", "--link-mtu", "100"],
+            ["100", "576"],
+        ),
+        (
+            vec!["--listen", "[::1]:0", "--max-connections", "0"],
+            ["--max-connections", "0"],
+        ),
+    ] {
+        refused(&arguments, 2, &words);
+    }
+}

@@ -1,0 +1,91 @@
+//! A thousand connections at once on one port.
+
+mod common;
+
+use std::thread;
+use std::time::Duration;
+
+use common::{Pki, Server, now, receive, wait_until};
+use dtls::{DtlsConnector, DtlsStream};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::Signal;
+
+const CONNECTIONS: usize = 1000;
+const CLIENT_THREADS: usize = 8;
+const ROUNDS: usize = 10;
+const ROUND: Duration = Duration::from_secs(1);
+
+#[test]
+fn a_thousand_connections_lose_nothing_and_all_are_closed_in_order() {
+    // The clients' sockets are this process's.
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, most, most).unwrap();
+    let pki = Pki::new();
+    let server = pki.serve(&["--max-connections", "1000"]);
+    let resources = |server: &Server| (server.threads().len(), server.descriptors());
+    let quiet = resources(&server);
+    let held = (quiet.0 + CONNECTIONS, quiet.1 + CONNECTIONS);
+
+    let connector = DtlsConnector::new(pki.client().build().unwrap());
+    let mut clients: Vec<Vec<DtlsStream>> = thread::scope(|scope| {
+        let connect = || connector.connect("localhost", server.address).unwrap();
+        let threads: Vec<_> = (0..CLIENT_THREADS)
+            .map(|_| {
+                scope.spawn(move || {
+                    (0..CONNECTIONS / CLIENT_THREADS)
+                        .map(|_| connect())
+                        .collect()
+                })
+            })
+            .collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap())
+            .collect()
+    });
+    // A server's worker lets go of its second descriptor just after its client has connected.
+    wait_until(
+        "threads, descriptors",
+        || resources(&server),
+        |&now| now == held,
+    );
+
+    thread::scope(|scope| {
+        for streams in &mut clients {
+            scope.spawn(move || (0..ROUNDS).for_each(|round| echo_all(streams, round)));
+        }
+    });
+    assert_eq!(resources(&server), held, "all are still there");
+
+    let asked = now();
+    server.program.signal(Signal::SIGTERM);
+    let finished = server.program.finish();
+    let took = now() - asked;
+    assert!(
+        took < Duration::from_secs(6),
+        "the default drain timeout, not {took:?}"
+    );
+    finished.assert_success();
+    for stream in clients.iter_mut().flatten() {
+        assert_eq!(receive(stream), None, "close_notify");
+    }
+    assert_eq!(finished.counter("handshakes_completed"), 1000);
+    assert_eq!(finished.counter("strays_dropped"), 0);
+    assert_eq!(finished.counter("datagrams_unsent"), 0);
+    assert_eq!(finished.counter("hellos_refused"), 0);
+}
+
+/// One datagram to each and back, then the rest of the second.
+fn echo_all(streams: &mut [DtlsStream], round: usize) {
+    let end = now() + ROUND;
+    let text = |n| format!("{round} {n}").into_bytes();
+    for (n, stream) in streams.iter_mut().enumerate() {
+        stream.send(&text(n)).unwrap();
+    }
+    for (n, stream) in streams.iter_mut().enumerate() {
+        assert_eq!(receive(stream), Some(text(n)));
+    }
+    while let Some(left) = end.checked_duration_since(now()) {
+        thread::park_timeout(left);
+    }
+}
