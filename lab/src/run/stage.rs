@@ -1,0 +1,267 @@
+//! A run on its way: who is started when, who says what to whom, and when it is over. Run's thread.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use super::{Job, RunError};
+use crate::clock::{now, until};
+use crate::endpoint::process::{Process, Stream};
+use crate::endpoint::{self, EXIT_UNSUPPORTED, Programs, Role, Setting};
+use crate::netns::Network;
+use crate::relay::Relay;
+use crate::scenario::{Bound, Outcome, Trigger};
+use crate::verdict::{Ending, Exchange, Observation};
+
+/// A run in progress.
+pub(super) struct Stage<'a> {
+    pub(super) job: &'a Job<'a>,
+    pub(super) setting: Setting<'a>,
+    pub(super) origin: Instant,
+    pub(super) deadline: Instant,
+    pub(super) relay: Relay,
+}
+
+impl Stage<'_> {
+    pub(super) fn play(&mut self, programs: &Programs, network: &Network) -> Result<Observation, RunError> {
+        let play = &self.job.play;
+        let client_command = programs
+            .client_command(play, &self.setting)
+            .map_err(RunError::Unsupported)?;
+        network.server.enter()?;
+        let mut server = Process::spawn(
+            programs.server_command(play, &self.setting),
+            &self.log(Role::Server),
+            self.origin,
+        )?;
+        let listening = |stream, line: &str| endpoint::says_listening(play.server, stream, line);
+        if !server.wait_for(self.deadline.min(now() + START_UP), listening) {
+            let last_words = server
+                .last_words()
+                .unwrap_or_else(|| "not a word".to_owned());
+            if ending(&mut server, self.origin).unsupported {
+                return Err(RunError::Unsupported(last_words));
+            }
+            return Err(RunError::NotListening(last_words));
+        }
+        network.client.enter()?;
+        let mut client = Process::spawn(client_command, &self.log(Role::Client), self.origin)?;
+
+        let mut seen = Observation::default();
+        match self.job.scenario.expect.outcome {
+            Outcome::Echo if self.setting.clients > 1 => self.wait_for_end(&mut client),
+            Outcome::Echo => seen.exchange = self.talk(&mut server, &mut client),
+            Outcome::HandshakeTimeout => self.wait_for_end(&mut client),
+        }
+        if let Some(bound) = self.job.scenario.expect.threads_left {
+            seen.threads_left = self.settle_threads(&server, bound);
+        }
+        seen.client = ending(&mut client, self.origin);
+        seen.server = ending(&mut server, self.origin);
+        client.close_stdin();
+        if client.wait_until(now() + CLIENT_CLOSE).is_none() {
+            client.ask_to_end();
+            seen.client.killed = client.wait_until(now() + CLIENT_CLOSE).is_none();
+        }
+        client.kill();
+        if self.setting.clients > 1 {
+            seen.load = json_numbers(&client);
+        }
+        server.ask_to_end();
+        seen.server.killed = server.wait_until(now() + SERVER_DRAIN).is_none();
+        server.kill();
+        seen.counters = counters(&server);
+        Ok(seen)
+    }
+
+    /// Handshake, data where an attacker waits for it, the rest of the faults, then data that must
+    /// come through. `None` when the handshake never came to its end.
+    fn talk(&self, server: &mut Process, client: &mut Process) -> Option<Exchange> {
+        let watch = self.relay.watch();
+        self.wait_with(client, server, |stage, patience| {
+            watch.wait_until(patience.min(stage.deadline), |trace| trace.completed(1))
+        })
+        .then_some(())?;
+        let injects = &self.job.scenario.injects;
+        if injects
+            .iter()
+            .any(|inject| matches!(inject.trigger, Trigger::Established))
+        {
+            let before = self.exchange(0, server, client);
+            if !before.is_complete() {
+                return Some(before);
+            }
+            self.relay.established();
+            watch.wait_until(self.deadline, |trace| trace.attackers_told);
+        }
+        watch.wait_until(self.deadline, |trace| trace.forgeries_due == 0);
+        Some(self.exchange(1, server, client))
+    }
+
+    /// Waits in slices, so that a dead endpoint ends the wait early.
+    fn wait_with(
+        &self,
+        client: &mut Process,
+        server: &mut Process,
+        wait: impl Fn(&Self, Instant) -> bool,
+    ) -> bool {
+        loop {
+            if wait(self, now() + SLICE) {
+                return true;
+            }
+            let someone_died = client.exit_status().is_some() || server.exit_status().is_some();
+            if someone_died || until(self.deadline).is_none() {
+                return wait(self, now());
+            }
+        }
+    }
+
+    /// Sends lines until one has come through each way. DTLS does not resend data: on a lossy wire
+    /// some lines never arrive.
+    fn exchange(&self, round: u32, server: &mut Process, client: &mut Process) -> Exchange {
+        let echoes = endpoint::echoes(self.job.play.server);
+        let give_up = self.deadline.min(now() + EXCHANGE);
+        let mut exchange = Exchange::default();
+        let mut lines = Vec::new();
+        for attempt in 0..MOST_LINES {
+            let to_server = format!("lab-{round}-{attempt:03}.");
+            let to_client = if echoes {
+                to_server.clone()
+            } else {
+                format!("lab-{round}-{attempt:03}!")
+            };
+            if !exchange.to_server || echoes {
+                client.write_line(&to_server);
+            }
+            if !echoes && !exchange.to_client {
+                server.write_line(&to_client);
+            }
+            lines.push((to_server, to_client));
+            let patience = give_up.min(now() + SLICE);
+            let arrived = |process: &Process, wanted: fn(&(String, String)) -> &String| {
+                let heard = |stream, text: &str| {
+                    stream == Stream::Out
+                        && lines
+                            .iter()
+                            .any(|pair| text.contains(wanted(pair).as_str()))
+                };
+                process.wait_for(patience, heard)
+            };
+            exchange.to_client = exchange.to_client || arrived(client, |pair| &pair.1);
+            exchange.to_server = if echoes {
+                // What comes back has been there.
+                exchange.to_client
+            } else {
+                exchange.to_server || arrived(server, |pair| &pair.0)
+            };
+            let over = self.relay.watch().lock().closed
+                || client.exit_status().is_some()
+                || server.exit_status().is_some();
+            if exchange.is_complete() || over || until(give_up).is_none() {
+                break;
+            }
+        }
+        let repeated = |process: &Process, line: &str| {
+            let heard = process.said(Stream::Out);
+            heard
+                .iter()
+                .map(|text| text.matches(line).count())
+                .sum::<usize>()
+                > 1
+        };
+        exchange.repeated = lines
+            .into_iter()
+            .find(|(to_server, to_client)| {
+                repeated(client, to_client) || (!echoes && repeated(server, to_server))
+            })
+            .map(|(line, _)| line);
+        exchange
+    }
+
+    fn wait_for_end(&self, client: &mut Process) {
+        if client.wait_until(self.deadline).is_none() {
+            log::debug!("{}: the client still runs at the deadline", self.job.slug());
+        }
+    }
+
+    /// Worker threads of the server, once they keep `bound`, or at the deadline.
+    fn settle_threads(&self, server: &Process, bound: Bound) -> Option<u64> {
+        let ticks = crossbeam_channel::tick(SLICE / 5);
+        loop {
+            let count = worker_threads(server.pid())?;
+            if bound.holds(count) || until(self.deadline).is_none() || ticks.recv().is_err() {
+                return Some(count);
+            }
+        }
+    }
+
+    fn log(&self, role: Role) -> PathBuf {
+        self.setting.evidence.join(format!("{}.log", role.name()))
+    }
+}
+
+/// A server that has not opened its socket after this never will; generous for a busy machine.
+const START_UP: Duration = Duration::from_secs(10);
+/// How long lines are sent in vain before data counts as lost: at 30 % loss each way the chance
+/// that none of these comes through is one in a million.
+const EXCHANGE: Duration = Duration::from_secs(5);
+/// How long one line may take to come through before the next is sent.
+const SLICE: Duration = Duration::from_millis(250);
+/// Bound on the lines of one exchange.
+const MOST_LINES: u32 = 100;
+/// How long a client may take to close.
+const CLIENT_CLOSE: Duration = Duration::from_secs(1);
+/// How long a server may take to drain and print its counters.
+const SERVER_DRAIN: Duration = Duration::from_secs(5);
+
+/// How `process` stands now, before anybody asks it to end.
+fn ending(process: &mut Process, origin: Instant) -> Ending {
+    let status = process.exit_status();
+    Ending {
+        by_itself: status.map(|_| now().saturating_duration_since(origin)),
+        unsupported: status.and_then(|status| status.code()) == Some(EXIT_UNSUPPORTED),
+        killed: false,
+        last_words: process.last_words(),
+    }
+}
+
+/// How many threads of a process are workers, by the names they gave themselves; `None` when it is gone.
+fn worker_threads(pid: u32) -> Option<u64> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).ok()?;
+    let names = tasks
+        .flatten()
+        .filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok());
+    Some(names.filter(|name| name.starts_with(WORKER)).count() as u64)
+}
+
+/// What the names of our server's worker threads begin with.
+const WORKER: &str = "worker";
+
+/// The counters a server printed as its last JSON object.
+fn counters(server: &Process) -> Option<BTreeMap<String, u64>> {
+    server.said(Stream::Out).iter().rev().find_map(|line| {
+        let value: serde_json::Value = serde_json::from_str(line).ok()?;
+        Some(numbers(value.get("counters")?))
+    })
+}
+
+/// The numbers in the JSON a client printed, on one line or over many.
+fn json_numbers(client: &Process) -> Option<BTreeMap<String, u64>> {
+    let text = client.said(Stream::Out).join("\n");
+    Some(numbers(&serde_json::from_str(&text).ok()?))
+}
+
+fn numbers(value: &serde_json::Value) -> BTreeMap<String, u64> {
+    let mut found = BTreeMap::new();
+    for (name, value) in value.as_object().into_iter().flatten() {
+        if let Some(number) = value.as_u64() {
+            found.insert(name.clone(), number);
+        }
+        found.extend(
+            numbers(value)
+                .into_iter()
+                .map(|(inner, number)| (format!("{name}.{inner}"), number)),
+        );
+    }
+    found
+}
