@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::load::MIN_SIZE;
 use crate::target::Target;
 
 /// Exit code: the run failed.
@@ -28,6 +29,7 @@ const EXIT_CODES: &str = "\
 Exit codes:
   0  good
   1  connect: the handshake failed or the connection ended out of order
+     load: a connection failed, a message was lost or corrupted, or the run was cut short
   2  wrong usage or configuration: a flag, a file
   3  the environment does not allow it: the name does not resolve, no descriptors left";
 
@@ -37,6 +39,9 @@ pub(crate) enum Command {
     /// Connect, show what the handshake agreed on, then send lines and print answers
     #[command(after_help = CONNECT_HELP)]
     Connect(ConnectArgs),
+    /// Make many connections to an echoing server, count and time what happens
+    #[command(after_help = LOAD_HELP)]
+    Load(LoadArgs),
 }
 
 const CONNECT_HELP: &str = "\
@@ -68,11 +73,62 @@ pub(crate) struct ConnectArgs {
     #[arg(long, value_name = "D", default_value = "1s", value_parser = duration_up_to_an_hour)]
     pub(crate) linger: Duration,
 
-    /// Give up the handshake after this long
-    #[arg(long, value_name = "D", default_value = "30s", value_parser = duration)]
-    pub(crate) handshake_timeout: Duration,
-
     /// How to print on standard output
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Format::Text)]
+    pub(crate) format: Format,
+}
+
+const LOAD_HELP: &str = "\
+Each of --concurrency threads makes one connection after another until --connections are made.
+On each it sends --messages, one at a time, waits for its echo, then closes. A name with several
+addresses: the first one is used.
+
+A message holds its connection's and its own number and a pattern made from both, so that
+answers are told apart: lost (no good answer within --timeout), late (a good answer, but to a
+message already counted as lost), duplicated, corrupted.
+
+It gives up when as many connections as run at once have failed and none has come through. SIGINT
+or SIGTERM ends it early. Both report what happened until then.
+
+Exit codes: 0 good; 1 a connection failed, a message was lost or corrupted, or the run was cut
+short; 2 wrong usage or configuration; 3 the environment does not allow it: the name does not
+resolve, not enough descriptors or threads.";
+
+/// `dtls-client load`.
+#[derive(Debug, Args)]
+pub(crate) struct LoadArgs {
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+
+    /// How many connections in all
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) connections: u32,
+
+    /// How many connections at once, a thread each
+    #[arg(long, value_name = "C", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) concurrency: u32,
+
+    /// How many messages on each connection
+    #[arg(long, value_name = "M", default_value_t = 10)]
+    pub(crate) messages: u32,
+
+    /// Size of a message in bytes, at least 16
+    #[arg(long, value_name = "B", default_value_t = 100, value_parser = clap::value_parser!(u16).range(i64::from(MIN_SIZE)..=16_384))]
+    pub(crate) size: u16,
+
+    /// Count a message as lost after this long
+    #[arg(long, value_name = "D", default_value = "2s", value_parser = duration)]
+    pub(crate) timeout: Duration,
+
+    /// Resume: a full handshake on each thread's first connection, abbreviated ones from then on
+    #[arg(long)]
+    pub(crate) resume: bool,
+
+    /// After its messages keep each connection open for this long, with one message a second
+    #[arg(long, value_name = "D", default_value = "0s", value_parser = duration_up_to_an_hour)]
+    pub(crate) hold: Duration,
+
+    /// How to print the report on standard output
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Format::Text)]
     pub(crate) format: Format,
 }
@@ -103,6 +159,10 @@ pub(crate) struct ServerArgs {
     /// The name or address that the server's certificate must carry; by default HOST
     #[arg(long, value_name = "NAME")]
     pub(crate) server_name: Option<String>,
+
+    /// Give up a handshake after this long
+    #[arg(long, value_name = "D", default_value = "30s", value_parser = duration)]
+    pub(crate) handshake_timeout: Duration,
 
     /// Build datagrams for links of this many bytes, IP header included
     #[arg(long, value_name = "N", default_value_t = 1500, value_parser = clap::value_parser!(u16).range(576..=16_384))]

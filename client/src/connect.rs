@@ -65,7 +65,7 @@ pub(crate) fn run(args: &ConnectArgs) -> ExitCode {
 }
 
 fn connect(args: &ConnectArgs, output: &mut Output) -> Result<(), ConnectFailure> {
-    let config = setup::client_config(&args.server, args.handshake_timeout)?;
+    let config = setup::client_config(&args.server)?;
     let addresses = args.server.target.resolve()?;
     let interrupt = Interrupt::install(addresses.len())?;
     let name = setup::server_name(&args.server);

@@ -49,7 +49,8 @@ impl Interrupt {
         }
     }
 
-    fn interrupt(&self) {
+    /// Ends what goes on, as a signal would; the second time it ends the process.
+    pub(crate) fn interrupt(&self) {
         if self.happened.swap(true, Ordering::SeqCst) {
             std::process::exit(i32::from(FAILED));
         }

@@ -1,8 +1,8 @@
 //! `dtls-client`: a DTLS client for people (`connect`) and a load generator (`load`).
 //!
 //! ```text
-//! cli ─► setup ─► connect ─► dial, describe, talk                      one thread
-//!        target     └► load ─► plan ─► attempt ─► tally ─► report      a thread per connection
+//! cli ─► setup ─► connect ─► dial, output, talk                           one thread
+//!        target     └► load ─► plan ─► worker ─► attempt ─► tally ─► report      a thread each
 //! ```
 //!
 //! The main thread parses, prepares, prints and decides on the exit code.
@@ -12,8 +12,10 @@ mod cli;
 mod target;
 mod setup;
 mod clock;
+mod advice;
 mod interrupt;
 mod connect;
+mod load;
 
 use std::process::ExitCode;
 
@@ -25,6 +27,9 @@ fn main() -> ExitCode {
         Ok(Cli {
             command: Command::Connect(arguments),
         }) => connect::run(&arguments),
+        Ok(Cli {
+            command: Command::Load(arguments),
+        }) => load::run(&arguments),
         Err(exit) => exit,
     }
 }

@@ -6,7 +6,6 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use dtls::{ClientConfig, ConfigError, Identity, KeyLog, ServerTrust, TrustAnchors};
 
@@ -27,12 +26,9 @@ pub(crate) enum SetupError {
 }
 
 /// Reads every file that the flags name.
-pub(crate) fn client_config(
-    args: &ServerArgs,
-    handshake_timeout: Duration,
-) -> Result<ClientConfig, SetupError> {
+pub(crate) fn client_config(args: &ServerArgs) -> Result<ClientConfig, SetupError> {
     let mut builder = ClientConfig::builder(trust(args)?)
-        .handshake_timeout(handshake_timeout)
+        .handshake_timeout(args.handshake_timeout)
         .link_mtu(args.link_mtu);
     if let (Some(cert), Some(key)) = (&args.cert, &args.key) {
         let identity = Identity::from_files(cert, key).map_err(|source| SetupError::Flag {

@@ -13,6 +13,7 @@ use dtls::{
     StreamHandle,
 };
 
+use crate::advice::advice;
 use crate::cli::{ENVIRONMENT, FAILED, USAGE};
 use crate::interrupt::Interrupt;
 
@@ -58,33 +59,6 @@ impl DialError {
             &self.error,
             ConnectError::Socket { .. } | ConnectError::Handshake(HandshakeError::TimedOut { .. })
         )
-    }
-}
-
-/// What the person can do about it, to follow the error's text.
-pub(crate) fn advice(error: &ConnectError, silent: bool, unreachable: bool) -> &'static str {
-    match error {
-        ConnectError::Handshake(HandshakeError::Verification { reason }) => {
-            if reason.to_lowercase().contains("mismatch") {
-                "; if this is the right server, give the name its certificate carries with \
-                 --server-name NAME, or accept any certificate with --insecure"
-            } else {
-                "; trust its authority with --ca FILE, or accept any certificate with --insecure"
-            }
-        }
-        ConnectError::Handshake(HandshakeError::TimedOut { .. }) if unreachable => {
-            "; the network says that nothing listens there (ICMP): check host, port and server"
-        }
-        ConnectError::Handshake(HandshakeError::TimedOut { .. }) if silent => {
-            "; not one datagram came back: check host, port and firewall"
-        }
-        ConnectError::Handshake(HandshakeError::TimedOut { .. }) => {
-            "; allow more time with --handshake-timeout"
-        }
-        ConnectError::Handshake(HandshakeError::Alert { .. }) => {
-            "; if the server wants a certificate from its clients, give one with --cert and --key"
-        }
-        _ => "",
     }
 }
 
