@@ -30,6 +30,9 @@ const IDLE_TIME: Duration = Duration::from_secs(10);
 /// build too; the rest is for a panic that prints its backtrace. Only touched pages cost memory.
 const STACK_BYTES: usize = 128 * 1024;
 
+/// Connections queued for idle workers that have not woken up yet.
+const QUEUE: usize = 256;
+
 /// Names a worker in the pool, and in its thread's name.
 pub(crate) type WorkerId = u64;
 
@@ -57,6 +60,14 @@ struct State {
     exiting: Vec<JoinHandle<()>>,
 }
 
+impl State {
+    /// The way to an idle worker, if there is one and the queue can take a connection for it.
+    fn idle_queue(&self) -> Option<&Sender<Incoming>> {
+        let queue = self.jobs.as_ref()?;
+        (self.idle > 0 && !queue.is_full()).then_some(queue)
+    }
+}
+
 #[derive(Debug)]
 struct Worker {
     thread: JoinHandle<()>,
@@ -81,8 +92,7 @@ pub(crate) enum SubmitError {
 impl Pool {
     /// A pool of no threads yet.
     pub(crate) fn new(limit: usize, service: Service) -> Self {
-        // Never more connections are queued than workers are idle.
-        let (jobs, queue) = crossbeam_channel::bounded(limit);
+        let (jobs, queue) = crossbeam_channel::bounded(QUEUE);
         Self {
             limit,
             service,
@@ -101,7 +111,7 @@ impl Pool {
     /// Whether one more connection would find a worker.
     pub(crate) fn has_room(&self) -> bool {
         let state = self.lock();
-        state.jobs.is_some() && (state.idle > 0 || state.workers.len() < self.limit)
+        state.idle_queue().is_some() || (state.jobs.is_some() && state.workers.len() < self.limit)
     }
 
     /// Connections being served or about to be.
@@ -116,15 +126,12 @@ impl Pool {
     /// There is no room, or no thread to be had.
     pub(crate) fn submit(self: &Arc<Self>, incoming: Incoming) -> Result<(), SubmitError> {
         let mut state = self.lock();
-        let Some(jobs) = state.jobs.clone() else {
-            return Err(SubmitError::NoRoom);
-        };
-        if state.idle > 0 {
-            jobs.try_send(incoming).map_err(|_| SubmitError::NoRoom)?;
+        if let Some(queue) = state.idle_queue() {
+            queue.try_send(incoming).map_err(|_| SubmitError::NoRoom)?;
             state.idle -= 1;
             return Ok(());
         }
-        if state.workers.len() >= self.limit {
+        if state.jobs.is_none() || state.workers.len() >= self.limit {
             return Err(SubmitError::NoRoom);
         }
         let id = state.next_id;
@@ -173,8 +180,8 @@ impl Pool {
         }
     }
 
-    /// Makes the worker's connection stoppable. The handle keeps the socket open, so the
-    /// connection must not outlive the guard by much, nor the guard the connection.
+    /// Makes the worker's connection stoppable until the guard is dropped. The handle shares the
+    /// connection's socket, which stays open for as long as either lives.
     fn enlist(&self, id: WorkerId, handle: StreamHandle) -> Enlisted<'_> {
         let mut state = self.lock();
         if state.jobs.is_none() {

@@ -1,5 +1,9 @@
 //! What the server says when it cannot start: one clear line that names the thing and the remedy,
 //! and an exit code that says whose fault it is.
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests: a failure is the test's"
+)]
 
 mod common;
 

@@ -1,4 +1,8 @@
 //! The end of the server: every client hears of it, and it comes within a bound.
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests: a failure is the test's"
+)]
 
 mod common;
 

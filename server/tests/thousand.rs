@@ -1,4 +1,8 @@
 //! A thousand connections at once on one port.
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests: a failure is the test's"
+)]
 
 mod common;
 
