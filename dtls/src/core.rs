@@ -18,6 +18,7 @@ pub(crate) mod cookie;
 pub(crate) mod hello;
 pub(crate) mod timers;
 pub(crate) mod connection;
+pub(crate) mod reconnect;
 
 pub use connection::{Connection, Progress, Read};
 pub use cookie::CookieJar;

@@ -36,6 +36,8 @@ pub enum Counter {
     HandshakesTimedOut,
     /// Flights sent again because a retransmission timer expired.
     Retransmissions,
+    /// Clients that started over from the same address and port.
+    Reconnects,
     /// Connections closed by the peer's close_notify.
     ClosedByPeer,
     /// Connections given up after the idle timeout.

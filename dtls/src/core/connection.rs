@@ -24,6 +24,7 @@ use crate::stats::{Counter, Stats};
 use crate::sys;
 
 use super::filter::{HeldAlert, Phase, RecordFilter};
+use super::reconnect::Reconnect;
 use super::renumber::Renumber;
 use super::slot::Slot;
 use super::timers::{Due, Timers};
@@ -46,6 +47,9 @@ pub enum Read {
     Empty,
     /// The peer's close_notify.
     Closed,
+    /// The client has started over from the same address and port, and its new handshake is
+    /// complete: this connection is over, [`Connection::take_successor`] has the new one.
+    Reconnected,
 }
 
 /// One end of a connection. Datagrams and time are arguments; see the module for the order of calls.
@@ -65,6 +69,9 @@ pub struct Connection {
     received_at: Instant,
     unread: bool,
     max_payload: usize,
+    /// A server's watch for a client that starts over.
+    reconnect: Option<Box<Reconnect>>,
+    successor: Option<Box<Connection>>,
 }
 
 /// IPv4 and UDP headers; IPv6 and UDP headers.
@@ -146,11 +153,18 @@ impl Connection {
             received_at: now,
             unread: false,
             max_payload: 0,
+            reconnect: None,
+            successor: None,
         };
         connection.timers.set_idle(settings.idle_timeout);
         let mtu = connection.datagram_mtu(settings.link_mtu);
         connection.set_datagram_mtu(mtu)?;
         Ok(connection)
+    }
+
+    /// Lets the client start over, see [`Reconnect`].
+    pub(crate) fn watch_for_reconnect(&mut self, reconnect: Reconnect) {
+        self.reconnect = Some(Box::new(reconnect));
     }
 
     /// Hands in a datagram. Follow with [`Self::handshake`] or, once established, [`Self::read`].
@@ -159,6 +173,11 @@ impl Connection {
         if datagram.is_empty() {
             self.stats.count(Counter::DroppedEmpty);
             return;
+        }
+        if let Some(reconnect) = self.reconnect.as_mut().filter(|r| r.concerns(datagram))
+            && let Some(successor) = reconnect.receive(datagram, now)
+        {
+            self.successor = Some(successor);
         }
         let slot = self.stream.get_mut();
         slot.inbound().clear();
@@ -179,6 +198,12 @@ impl Connection {
     /// # Errors
     /// The handshake failed; transmit once more, there may be an alert for the peer.
     pub fn handshake(&mut self, now: Instant) -> Result<Progress, HandshakeError> {
+        if self.took.is_none()
+            && let Some(successor) = self.successor.take()
+        {
+            // The client started over before anyone had seen this one.
+            *self = *successor;
+        }
         for _ in 0..MAX_STEPS {
             sys::ssl::clear_errors();
             let step = self.stream.do_handshake();
@@ -209,13 +234,22 @@ impl Connection {
 
     /// The next datagram to send to the peer.
     pub fn transmit(&mut self) -> Option<Vec<u8>> {
-        self.stream.get_mut().pop()
+        let own = self.stream.get_mut().pop();
+        own.or_else(|| self.reconnect.as_mut()?.transmit())
+            .or_else(|| self.successor.as_mut()?.transmit())
     }
 
     /// When [`Self::handle_timeout`] wants to be called, if ever.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        self.timers.deadline()
+        let candidate = self
+            .reconnect
+            .as_ref()
+            .and_then(|reconnect| reconnect.deadline());
+        [self.timers.deadline(), candidate]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Sends the last flight again if that is due.
@@ -223,6 +257,9 @@ impl Connection {
     /// # Errors
     /// The handshake has taken too long.
     pub fn handle_timeout(&mut self, now: Instant) -> Result<(), HandshakeError> {
+        if let Some(reconnect) = &mut self.reconnect {
+            reconnect.handle_timeout(now);
+        }
         match self.timers.due(now) {
             Some(Due::Handshake) => return Err(self.timed_out()),
             Some(Due::AlertGrace) => {
@@ -277,7 +314,16 @@ impl Connection {
                 },
             }
         }
-        Ok(Read::Empty)
+        Ok(if self.successor.is_some() {
+            Read::Reconnected
+        } else {
+            Read::Empty
+        })
+    }
+
+    /// The client's new connection, after [`Read::Reconnected`]. It may carry another identity.
+    pub fn take_successor(&mut self) -> Option<Box<Self>> {
+        self.successor.take()
     }
 
     /// Protects `data` as one record; transmit it.

@@ -18,7 +18,8 @@ use crate::sys;
 
 use super::connection::Connection;
 use super::cookie::{CookieJar, UnixSeconds};
-use super::record::client_hello_sequence;
+use super::reconnect::Reconnect;
+use super::record::{client_hello_random, client_hello_sequence};
 use super::slot::Slot;
 
 /// Who sent the hello that OpenSSL asks a cookie for. It travels in the `SSL`, because OpenSSL asks
@@ -99,8 +100,19 @@ impl HelloVerifier {
                 let next = new_stream(&self.config)?;
                 let stream = std::mem::replace(&mut self.stream, next);
                 let settings = self.config.settings();
-                let connection =
+                let mut connection =
                     Connection::accepted(stream, sequence, peer, settings, &self.stats, now)?;
+                // A first fragment always holds the random: its cookie stands behind it.
+                if let Some(hello) = client_hello_random(datagram) {
+                    connection.watch_for_reconnect(Reconnect::new(
+                        Arc::clone(&self.config),
+                        Arc::clone(&self.stats),
+                        peer,
+                        local,
+                        hello,
+                        (unix_now, now),
+                    ));
+                }
                 Ok(HelloOutcome::Verified(Box::new(connection)))
             }
             sys::ssl::Listened::NotYet => match self.stream.get_mut().pop() {

@@ -100,3 +100,16 @@ pub(crate) fn client_hello_sequence(datagram: &[u8]) -> Option<u64> {
         && record.body.len() >= HANDSHAKE_HEADER;
     is_hello.then_some(record.sequence)
 }
+
+/// What tells one handshake of a client from another (RFC 5246 §7.4.1.2).
+pub(crate) type HelloRandom = [u8; 32];
+
+/// The client's random, if a datagram starts with the first fragment of a ClientHello.
+pub(crate) fn client_hello_random(datagram: &[u8]) -> Option<HelloRandom> {
+    client_hello_sequence(datagram)?;
+    let (record, _) = split_record(datagram)?;
+    let (fragment, _) = split_fragment(record.body)?;
+    // Behind the handshake header and the client's version.
+    let random = record.body.get(HANDSHAKE_HEADER + 2..)?.first_chunk()?;
+    (fragment.offset == 0).then_some(*random)
+}

@@ -67,6 +67,9 @@ pub enum Recv {
     TimedOut,
     /// The peer has been silent for the idle timeout; the connection goes on if you do.
     Idle,
+    /// The client has lost its keys and started over from the same address and port (RFC 6347
+    /// §4.2.8). This connection is over; [`DtlsStream::accept_reconnect`] goes on with the new one.
+    Reconnected,
     /// [`StreamHandle::stop`] was called.
     Stopped,
 }
@@ -125,6 +128,7 @@ impl DtlsStream {
                     self.connection.stats().count(Counter::ClosedByPeer);
                     return Ok(Recv::Closed);
                 }
+                Read::Reconnected => return Ok(Recv::Reconnected),
                 Read::Empty => {}
             }
             let deadline = earliest(give_up, self.connection.deadline());
@@ -136,18 +140,35 @@ impl DtlsStream {
                 Arrival::Datagram(length) => {
                     self.connection.receive(&self.buffer[..length], clock());
                 }
-                Arrival::TimedOut if self.connection.is_idle(clock()) => {
-                    self.connection.stats().count(Counter::IdleTimeouts);
-                    return Ok(Recv::Idle);
-                }
                 Arrival::TimedOut => {
-                    if give_up.is_some_and(|give_up| give_up <= clock()) {
+                    let now = clock();
+                    if self.connection.is_idle(now) {
+                        self.connection.stats().count(Counter::IdleTimeouts);
+                        return Ok(Recv::Idle);
+                    }
+                    if give_up.is_some_and(|give_up| give_up <= now) {
                         return Ok(Recv::TimedOut);
                     }
+                    // Of an established connection only a client that starts over has flights to
+                    // repeat, and its failure is not this connection's.
+                    drop(self.connection.handle_timeout(now));
                 }
                 Arrival::Stopped => return Ok(Recv::Stopped),
             }
         }
+    }
+
+    /// After [`Recv::Reconnected`], makes this stream the client's new connection. `false`: there
+    /// is none.
+    ///
+    /// Nothing is carried over: the client may have shown another certificate, see [`Self::info`].
+    pub fn accept_reconnect(&mut self) -> bool {
+        let Some(successor) = self.connection.take_successor() else {
+            return false;
+        };
+        self.connection = successor;
+        self.closed = false;
+        true
     }
 
     /// Sends `data` as one datagram. Empty data sends nothing.

@@ -1,0 +1,150 @@
+//! A client that starts over from the same address and port (RFC 6347 §4.2.8).
+//!
+//! It has lost its keys, so its new ClientHello arrives in the clear on a live connection, where
+//! OpenSSL ignores it for ever. But anyone who knows the 4-tuple can send one, so the live
+//! connection is left alone until the whole new handshake is complete:
+//!
+//! ```text
+//! 1. ClientHello without cookie     HelloVerifyRequest, no state kept
+//! 2. ClientHello with good cookie   a candidate beside the live connection
+//! 3. handshake of the candidate     plaintext and protected records go to both
+//! 4. Finished                       the candidate succeeds; the live connection is over
+//! ```
+//!
+//! Runs on the connection's own thread, without I/O and clock.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::config::ServerConfig;
+use crate::stats::{Counter, Stats};
+
+use super::connection::{Connection, Progress};
+use super::cookie::UnixSeconds;
+use super::hello::{HelloOutcome, HelloVerifier};
+use super::record::{HelloRandom, client_hello_random};
+
+/// Watches the datagrams of one 4-tuple for a client that starts over.
+#[derive(Debug)]
+pub(crate) struct Reconnect {
+    config: Arc<ServerConfig>,
+    stats: Arc<Stats>,
+    peer: SocketAddr,
+    local: SocketAddr,
+    /// Of the hello that began the live connection: a replay of it begins nothing.
+    live: HelloRandom,
+    /// Both clocks as they were at that hello, to tell one by the other. Cookies are issued and
+    /// verified here alone, so a step of the wall clock meanwhile does no harm.
+    began: (UnixSeconds, Instant),
+    candidate: Option<Candidate>,
+    answer: Option<Vec<u8>>,
+}
+
+#[derive(Debug)]
+struct Candidate {
+    random: HelloRandom,
+    connection: Box<Connection>,
+}
+
+impl Reconnect {
+    /// Watches `peer` at `local`, whose live connection began with `hello` at `began`.
+    pub(crate) fn new(
+        config: Arc<ServerConfig>,
+        stats: Arc<Stats>,
+        peer: SocketAddr,
+        local: SocketAddr,
+        hello: HelloRandom,
+        began: (UnixSeconds, Instant),
+    ) -> Self {
+        Self {
+            config,
+            stats,
+            peer,
+            local,
+            live: hello,
+            began,
+            candidate: None,
+            answer: None,
+        }
+    }
+
+    /// Whether [`Self::receive`] has a use for this datagram. The live connection gets it anyway.
+    pub(crate) fn concerns(&self, datagram: &[u8]) -> bool {
+        self.candidate.is_some()
+            || client_hello_random(datagram).is_some_and(|random| random != self.live)
+    }
+
+    /// Takes a datagram of the peer. The connection it returns is established and takes the live
+    /// one's place.
+    pub(crate) fn receive(&mut self, datagram: &[u8], now: Instant) -> Option<Box<Connection>> {
+        let random = client_hello_random(datagram).filter(|random| *random != self.live);
+        let known = self.candidate.as_ref().map(|candidate| candidate.random);
+        if let Some(random) = random.filter(|random| Some(*random) != known) {
+            self.hello(datagram, random, now);
+        } else if let Some(candidate) = &mut self.candidate {
+            candidate.connection.receive(datagram, now);
+        }
+        self.proceed(now)
+    }
+
+    /// The next datagram to send to the peer.
+    pub(crate) fn transmit(&mut self) -> Option<Vec<u8>> {
+        let candidate = self.candidate.as_mut();
+        self.answer
+            .take()
+            .or_else(|| candidate.and_then(|candidate| candidate.connection.transmit()))
+    }
+
+    /// When [`Self::handle_timeout`] wants to be called, if ever.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.candidate.as_ref()?.connection.deadline()
+    }
+
+    /// Sends the candidate's flight again if that is due, or gives the candidate up.
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        let gone = self
+            .candidate
+            .as_mut()
+            .is_some_and(|candidate| candidate.connection.handle_timeout(now).is_err());
+        if gone {
+            self.candidate = None;
+        }
+    }
+
+    fn hello(&mut self, datagram: &[u8], random: HelloRandom, now: Instant) {
+        let (unix_then, then) = self.began;
+        let unix_now = unix_then + now.saturating_duration_since(then).as_secs();
+        // Made for this hello and gone with it: an unverified hello pins nothing.
+        let verifier = HelloVerifier::new(Arc::clone(&self.config), Arc::clone(&self.stats));
+        let outcome = verifier.and_then(|mut verifier| {
+            verifier.receive(datagram, self.peer, self.local, unix_now, now)
+        });
+        match outcome {
+            Ok(HelloOutcome::Answer(answer)) => self.answer = Some(answer),
+            Ok(HelloOutcome::Verified(connection)) => {
+                self.candidate = Some(Candidate { random, connection });
+            }
+            Ok(HelloOutcome::Noise) => {}
+            Err(_) => self.stats.count(Counter::HellosRejected),
+        }
+    }
+
+    fn proceed(&mut self, now: Instant) -> Option<Box<Connection>> {
+        let candidate = self.candidate.as_mut()?;
+        match candidate.connection.handshake(now) {
+            Ok(Progress::Waiting) => None,
+            Ok(Progress::Established) => {
+                let candidate = self.candidate.take()?;
+                self.stats.count(Counter::Reconnects);
+                Some(candidate.connection)
+            }
+            Err(_) => {
+                // Its alert, for the client; the handshake has counted the failure.
+                self.answer = candidate.connection.transmit();
+                self.candidate = None;
+                None
+            }
+        }
+    }
+}
