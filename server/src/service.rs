@@ -52,6 +52,8 @@ impl Service {
 pub(crate) enum Ending {
     /// The client sent a close_notify.
     ClosedByPeer,
+    /// The client has started over from the same address and port.
+    Reconnected,
     /// The client was silent for the idle timeout.
     Idle,
     /// The server shuts down.
@@ -62,6 +64,7 @@ impl fmt::Display for Ending {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::ClosedByPeer => "closed by the client",
+            Self::Reconnected => "over, the client starts anew",
             Self::Idle => "closed after the idle timeout",
             Self::Stopped => "closed by the server's shutdown",
         })
@@ -101,6 +104,7 @@ fn for_each_datagram(
                 Err(error) => return Err(error.into()),
             },
             Recv::Closed => return Ok(Ending::ClosedByPeer),
+            Recv::Reconnected => return Ok(Ending::Reconnected),
             Recv::Idle => return Ok(Ending::Idle),
             Recv::Stopped => return Ok(Ending::Stopped),
             // No service sets a receive timeout.

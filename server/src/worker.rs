@@ -18,12 +18,18 @@ pub(crate) fn serve<'a>(
     let enlisted = enlist(incoming.handle());
     match incoming.accept() {
         Ok(mut stream) => {
-            if log::log_enabled!(Level::Info) {
-                log::info!("{peer}: connected, {}", describe(&stream));
-            }
-            match service.serve(&mut stream) {
-                Ok(ending) => log::debug!("{peer}: {ending}"),
-                Err(error) => log::debug!("{peer}: failed to {error}"),
+            // To a service, a client that starts over is a connection that ends and another one.
+            loop {
+                if log::log_enabled!(Level::Info) {
+                    log::info!("{peer}: connected, {}", describe(&stream));
+                }
+                match service.serve(&mut stream) {
+                    Ok(ending) => log::debug!("{peer}: {ending}"),
+                    Err(error) => log::debug!("{peer}: failed to {error}"),
+                }
+                if !stream.accept_reconnect() {
+                    break;
+                }
             }
             // First the handle, which shares the socket: a client that comes back from the same
             // port must not find a socket that nobody reads.

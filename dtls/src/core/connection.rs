@@ -71,7 +71,7 @@ pub struct Connection {
     max_payload: usize,
     /// A server's watch for a client that starts over.
     reconnect: Option<Box<Reconnect>>,
-    successor: Option<Box<Connection>>,
+    successor: Option<Box<Self>>,
 }
 
 /// IPv4 and UDP headers; IPv6 and UDP headers.
