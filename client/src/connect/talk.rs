@@ -146,7 +146,7 @@ impl Talk<'_> {
                     Err(error) => return Err(TalkError::Output(error)),
                 },
                 Recv::TimedOut => return Ok(Heard::All),
-                Recv::Closed => return Ok(Heard::End(Ended::ByPeer)),
+                Recv::Closed | Recv::Reconnected => return Ok(Heard::End(Ended::ByPeer)),
                 Recv::Idle | Recv::Stopped => return Ok(Heard::End(Ended::ByUs)),
             }
         }

@@ -147,7 +147,7 @@ impl<'a> Exchange<'a> {
                 }
                 Ok(Recv::TimedOut | Recv::Idle) => now(),
                 Ok(Recv::Stopped) => return Err(Broken::Stopped),
-                Ok(Recv::Closed) => {
+                Ok(Recv::Closed | Recv::Reconnected) => {
                     self.messages.lost += 1;
                     return Err(Broken::Closed);
                 }
@@ -174,7 +174,7 @@ impl<'a> Exchange<'a> {
                 Ok(Recv::Data(length)) => self.sort(length),
                 Ok(Recv::TimedOut | Recv::Idle) => {}
                 Ok(Recv::Stopped) => return Err(Broken::Stopped),
-                Ok(Recv::Closed) => return Err(Broken::Closed),
+                Ok(Recv::Closed | Recv::Reconnected) => return Err(Broken::Closed),
                 Err(error) => return Err(Broken::Recv(error)),
             }
         }

@@ -69,6 +69,7 @@ pub enum Recv {
     Idle,
     /// The client has lost its keys and started over from the same address and port (RFC 6347
     /// §4.2.8). This connection is over; [`DtlsStream::accept_reconnect`] goes on with the new one.
+    /// Only a server sees it.
     Reconnected,
     /// [`StreamHandle::stop`] was called.
     Stopped,
