@@ -53,6 +53,7 @@ lab: ## run handshakes across a network broken on purpose; LAB_ARGS='NAME --seed
 
 bench: ## measure handshakes and memory of the server (release build)
 	@scripts/deps.sh build
+	cargo build --locked --release -p dtls-server -p dtls-client
 	cargo bench --locked -p dtls-server --bench handshake
 
 fmt: ## format the code

@@ -143,9 +143,9 @@ impl Client {
             value.ok_or_else(|| format!("dtls-client reports no {pointer}"))
         };
         Ok(Outcome {
-            completed: number("/handshakes/completed")?,
-            failed: number("/handshakes/failed")?,
-            retransmissions: number("/handshakes/retransmissions")?,
+            completed: number("/handshakes")?,
+            failed: number("/failed")?,
+            retransmissions: number("/retransmissions")?,
         })
     }
 
