@@ -5,7 +5,6 @@
 
 pub mod pcap;
 
-use std::net::SocketAddr;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -78,6 +77,9 @@ pub struct Handshake {
     newest: Option<u8>,
     /// Transmissions seen of each flight.
     transmissions: [u32; 6],
+    /// Whether the client's port had served an earlier handshake. Its hello may meet what the server
+    /// still holds of that, and wait for a timer.
+    pub reuses_port: bool,
     /// Datagrams with application data delivered, to the server and to the client.
     pub data: [u64; 2],
 }
@@ -110,10 +112,10 @@ pub struct Trace {
     pub events: Vec<Event>,
     /// The frames themselves, in the order they were seen.
     pub frames: Vec<Frame>,
-    /// Per client, in order of first appearance.
+    /// In order of their first datagrams; a client's port may serve several, one after another.
     pub handshakes: Vec<Handshake>,
-    /// The clients' addresses, in the same order.
-    pub clients: Vec<SocketAddr>,
+    /// Of each flow its number of the newest handshake and the index of that.
+    newest: Vec<(u32, usize)>,
     /// Whether an endpoint has sent an encrypted alert: its session is over.
     pub closed: bool,
     /// Whether the attackers who wait for application data know that it has flowed.
@@ -159,7 +161,8 @@ impl Trace {
             comment,
         });
         let Some(decision) = decision else { return };
-        let handshake = self.handshake_mut(decision.flow);
+        let number = decision.place.map_or(0, |place| place.handshake);
+        let handshake = self.handshake_mut(decision.flow, number);
         handshake.started.get_or_insert(at);
         let mut completes = false;
         if let Some(place) = &decision.place {
@@ -298,7 +301,7 @@ impl Trace {
             return;
         };
         let pending = self.in_flight.swap_remove(index);
-        let handshake = self.handshake_mut(flow);
+        let handshake = self.handshake_mut(flow, 0);
         if pending.completes {
             handshake.completed.get_or_insert(at);
         }
@@ -307,12 +310,21 @@ impl Trace {
         }
     }
 
-    fn handshake_mut(&mut self, flow: u32) -> &mut Handshake {
-        let index = flow as usize;
-        if self.handshakes.len() <= index {
-            self.handshakes.resize_with(index + 1, Handshake::default);
+    /// The newest handshake of this flow; a `number` above its own begins the next.
+    fn handshake_mut(&mut self, flow: u32, number: u32) -> &mut Handshake {
+        let flow = flow as usize;
+        while self.newest.len() <= flow {
+            self.newest.push((1, self.handshakes.len()));
+            self.handshakes.push(Handshake::default());
         }
-        &mut self.handshakes[index]
+        if number > self.newest[flow].0 {
+            self.newest[flow] = (number, self.handshakes.len());
+            self.handshakes.push(Handshake {
+                reuses_port: true,
+                ..Handshake::default()
+            });
+        }
+        &mut self.handshakes[self.newest[flow].1]
     }
 
     fn keep(&mut self, frame: Frame) {

@@ -243,9 +243,6 @@ impl Loop {
         let offered = self.engine.offer(at, direction, frame.to_vec());
         let mut trace = self.watch.lock();
         trace.offered(at, direction, frame, offered.decision);
-        if trace.clients.len() < self.engine.clients().len() {
-            trace.clients = self.engine.clients().collect();
-        }
         drop(trace);
         self.queue(offered.deliveries);
     }

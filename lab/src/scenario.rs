@@ -38,7 +38,7 @@ pub struct Scenario {
     pub families: Vec<Family>,
     /// The scenario without the fault, which must pass first; `None` only for one that has none.
     pub control: Option<String>,
-    /// How many clients start at the same instant; above 1 through the client's load mode.
+    /// How many clients there are, many of them at once; above 1 through the client's load mode.
     pub clients: u32,
     /// When the lab gives up waiting for the endpoints.
     pub deadline: Duration,

@@ -184,6 +184,7 @@ impl Engine {
             },
         };
         let latency = link.latency(&fate, &mut draws.latency());
+        let latency = link.next_slot(now + latency) - now;
         let deliveries = flow.sides[direction as usize].carry(
             now,
             latency,

@@ -5,6 +5,8 @@
 
 use std::path::{Path, PathBuf};
 
+use serde_json::Value;
+
 use crate::common::{TestLab, statuses};
 
 /// The folder of the built programs, after checking that those needed are there.
@@ -28,7 +30,7 @@ fn programs() -> PathBuf {
 }
 
 /// Plays the built-in scenario against the weakened server, with this safeguard off if one is named.
-fn play(scenario: &str, client: &str, without: Option<&str>) -> (i32, serde_json::Value) {
+fn play(scenario: &str, client: &str, without: Option<&str>) -> (i32, Value) {
     let folder = programs();
     let server = folder.join("dtls-server-weakened");
     let mut arguments = vec![scenario, "--server", "ours", "--client", client];
@@ -42,32 +44,37 @@ fn play(scenario: &str, client: &str, without: Option<&str>) -> (i32, serde_json
 
 /// The scenario is green with every safeguard and red without this one, by the scenario itself and
 /// not by its control.
+///
+/// Some safeguards only matter when a datagram falls into a window of microseconds, which not every
+/// run brings about: without them one run in [`ATTEMPTS`] must be red, with them each must be green.
 fn is_watched_by(safeguard: &str, scenario: &str, client: &str) {
-    let (code, report) = play(scenario, client, None);
-    assert_eq!(code, 0, "{scenario} with every safeguard: {report}");
-    assert!(
-        statuses(&report).iter().all(|status| *status == "pass"),
-        "{report}"
-    );
+    for attempt in 1..=ATTEMPTS {
+        let (code, report) = play(scenario, client, None);
+        assert_eq!(code, 0, "{scenario} with every safeguard: {report}");
+        assert!(
+            statuses(&report).iter().all(|status| *status == "pass"),
+            "{report}"
+        );
 
-    let (code, report) = play(scenario, client, Some(safeguard));
-    assert_eq!(code, 1, "{scenario} without the {safeguard}: {report}");
-    let runs = report["runs"].as_array().expect("a report has runs");
-    let of = |name: &str| {
-        runs.iter()
-            .filter(|run| run["scenario"] == name)
-            .map(|run| &run["status"])
-            .collect::<Vec<_>>()
-    };
-    assert!(
-        of(scenario).iter().any(|status| *status == "fail"),
-        "{report}"
-    );
-    assert!(
-        of("clean").iter().all(|status| *status == "pass"),
-        "{report}"
-    );
+        let (code, report) = play(scenario, client, Some(safeguard));
+        let runs = report["runs"].as_array().expect("a report has runs");
+        let failed = |run: &&Value| run["status"] == "fail";
+        let red: Vec<&str> = runs
+            .iter()
+            .filter(failed)
+            .filter_map(|run| run["scenario"].as_str())
+            .collect();
+        if code == 1 {
+            assert_eq!(red, [scenario], "without the {safeguard}: {report}");
+            return;
+        }
+        eprintln!("attempt {attempt}: {scenario} is still green without the {safeguard}");
+    }
+    panic!("{scenario} stays green without the {safeguard}");
 }
+
+/// At worst, on a machine with one core, half of the runs bring the window about.
+const ATTEMPTS: u32 = 10;
 
 #[test]
 fn record_filter_is_watched_by_the_epoch_1_runt() {
@@ -90,11 +97,11 @@ fn renumbering_is_watched_by_the_lost_first_hello() {
 }
 
 #[test]
-fn stray_forwarding_is_watched_by_64_clients_at_once() {
-    is_watched_by("stray-forwarding", "concurrent-64-reuseaddr", "ours");
+fn stray_forwarding_is_watched_by_a_hello_in_two_datagrams() {
+    is_watched_by("stray-forwarding", "handshake-fragmented-hello", "openssl");
 }
 
 #[test]
-fn source_check_is_watched_by_64_clients_at_once() {
-    is_watched_by("source-check", "concurrent-64-reuseaddr", "ours");
+fn source_check_is_watched_by_1000_clients() {
+    is_watched_by("source-check", "concurrent-1000-reuseaddr", "ours");
 }

@@ -274,6 +274,7 @@ fn link(raw: Spanned<RawLink>) -> Result<Link, Problem> {
         duplicate: raw.duplicate.0,
         corrupt: raw.corrupt.0,
         reorder: raw.reorder.0,
+        slot: raw.slot.0,
     };
     if link.jitter > link.delay {
         return problem(

@@ -88,6 +88,7 @@ pub(super) struct RawLink {
     pub(super) duplicate: Percent,
     pub(super) corrupt: Percent,
     pub(super) reorder: Percent,
+    pub(super) slot: Time,
 }
 
 #[derive(Deserialize)]

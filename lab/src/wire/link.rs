@@ -28,6 +28,9 @@ pub struct Link {
     pub corrupt: Chance,
     /// Chance to be spared the delay; needs one.
     pub reorder: Chance,
+    /// Time between deliveries: what arrives in between waits and goes in one burst, as on a link
+    /// that is shared by turns. Zero delivers at once.
+    pub slot: Duration,
 }
 
 /// A probability in parts per million, so that no rounding stands between the file and the draw.
@@ -93,5 +96,15 @@ impl Link {
         }
         let earliest = self.delay.saturating_sub(self.jitter);
         draw.random_range(earliest..=self.delay + self.jitter)
+    }
+
+    /// When a datagram that would arrive at `at` is delivered.
+    pub fn next_slot(&self, at: Duration) -> Duration {
+        if self.slot.is_zero() {
+            return at;
+        }
+        let since_last = at.as_nanos() % self.slot.as_nanos();
+        let wait = (self.slot.as_nanos() - since_last) % self.slot.as_nanos();
+        at + Duration::from_nanos(u64::try_from(wait).expect("no slot is centuries long"))
     }
 }

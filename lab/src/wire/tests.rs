@@ -366,3 +366,16 @@ fn frame_that_is_no_datagram_passes_untouched() {
         (ms(4), &arp)
     );
 }
+
+#[test]
+fn datagrams_of_one_slot_arrive_together() {
+    let mut engine = Engine::new(&scenario("[link.to_server]\nslot = \"100ms\"\n"), 1);
+    let mut at = |now| {
+        let frame = frame(Direction::ToServer, 5000, &sample::application_data());
+        engine.offer(now, Direction::ToServer, frame).deliveries[0].at
+    };
+    assert_eq!(at(ms(1)), ms(100));
+    assert_eq!(at(ms(99)), ms(100));
+    assert_eq!(at(ms(100)), ms(100));
+    assert_eq!(at(ms(101)), ms(200));
+}
