@@ -1,4 +1,8 @@
 //! `dtls-client load` against servers that count, drop, repeat, delay and spoil on purpose.
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests: a failure is the test's"
+)]
 
 mod common;
 

@@ -1,8 +1,14 @@
 //! A PKI, servers on threads of the test, and the program under test as a process with deadlines.
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests: a failure is the test's"
+)]
 #![allow(dead_code, reason = "each test file uses a part")]
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::iter;
+use std::mem;
+use std::net::{SocketAddr, UdpSocket};
 use std::process::{Child, ChildStdin, Command, Output, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, LazyLock};
@@ -116,6 +122,12 @@ pub(crate) fn each(stream: &mut DtlsStream, mut answer: impl FnMut(&mut DtlsStre
     }
 }
 
+/// A UDP port that is free on all addresses at this moment.
+pub(crate) fn free_port() -> u16 {
+    let socket = UdpSocket::bind("[::]:0").or_else(|_| UdpSocket::bind("0.0.0.0:0"));
+    socket.unwrap().local_addr().unwrap().port()
+}
+
 /// The program under test.
 pub(crate) fn client() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_dtls-client"));
@@ -150,60 +162,55 @@ pub(crate) fn assert_refused(output: &Output, code: i32, words: &[&str]) {
     }
 }
 
-/// A running program whose output is read line by line. Killed when dropped.
+/// A running program whose output is collected by threads. Killed when dropped.
 pub(crate) struct Process {
     child: Child,
     stdin: Option<ChildStdin>,
-    out: Lines,
-    err: Lines,
+    pieces: Receiver<(Stream, Vec<u8>)>,
+    out: Text,
+    err: Text,
 }
 
-/// The lines of one stream, collected by a thread.
-struct Lines {
-    incoming: Receiver<String>,
-    seen: Vec<String>,
+#[derive(Debug, Clone, Copy)]
+enum Stream {
+    Out,
+    Err,
 }
 
-impl Lines {
-    fn of(pipe: impl Read + Send + 'static) -> Self {
-        let (sender, incoming): (Sender<String>, _) = channel();
-        thread::spawn(move || {
-            for line in BufReader::new(pipe).split(b'\n').map_while(Result::ok) {
-                let line = String::from_utf8_lossy(&line).into_owned();
-                if sender.send(line).is_err() {
-                    return;
-                }
-            }
-        });
-        let seen = Vec::new();
-        Self { incoming, seen }
+/// What a stream has brought so far, and how much of it was given away as lines.
+#[derive(Debug, Default)]
+struct Text {
+    bytes: Vec<u8>,
+    given: usize,
+}
+
+impl Text {
+    fn next_line(&mut self) -> Option<String> {
+        let rest = &self.bytes[self.given..];
+        let length = rest.iter().position(|&byte| byte == b'\n')?;
+        let line = String::from_utf8_lossy(&rest[..length]).into_owned();
+        self.given += length + 1;
+        Some(line)
     }
 
-    fn wait_for(&mut self, wanted: impl Fn(&str) -> bool) -> Option<String> {
-        let deadline = now() + PATIENCE;
-        loop {
-            let left = deadline.saturating_duration_since(now());
-            let line = self.incoming.recv_timeout(left).ok()?;
-            self.seen.push(line.clone());
-            if wanted(&line) {
-                return Some(line);
-            }
-        }
+    fn contains(&self, text: &str) -> bool {
+        String::from_utf8_lossy(&self.bytes).contains(text)
     }
+}
 
-    fn rest(&mut self) -> Vec<u8> {
-        let deadline = now() + PATIENCE;
-        loop {
-            let left = deadline.saturating_duration_since(now());
-            match self.incoming.recv_timeout(left) {
-                Ok(line) => self.seen.push(line),
-                Err(RecvTimeoutError::Disconnected) => break,
-                Err(RecvTimeoutError::Timeout) => panic!("an output never ended: {:?}", self.seen),
+fn collect(
+    mut pipe: impl Read + Send + 'static,
+    stream: Stream,
+    sender: Sender<(Stream, Vec<u8>)>,
+) {
+    thread::spawn(move || {
+        let mut buffer = [0; 4096];
+        while let Ok(length @ 1..) = pipe.read(&mut buffer) {
+            if sender.send((stream, buffer[..length].to_vec())).is_err() {
+                return;
             }
         }
-        let lines = self.seen.iter().flat_map(|line| [line, "\n"]);
-        lines.collect::<String>().into_bytes()
-    }
+    });
 }
 
 impl Process {
@@ -214,11 +221,15 @@ impl Process {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
+        let (sender, pieces) = channel();
+        collect(child.stdout.take().unwrap(), Stream::Out, sender.clone());
+        collect(child.stderr.take().unwrap(), Stream::Err, sender);
         Self {
             stdin: child.stdin.take(),
-            out: Lines::of(child.stdout.take().unwrap()),
-            err: Lines::of(child.stderr.take().unwrap()),
             child,
+            pieces,
+            out: Text::default(),
+            err: Text::default(),
         }
     }
 
@@ -229,41 +240,62 @@ impl Process {
         Self::spawn(command)
     }
 
+    /// Starts `dtls-client connect` to `target`, trusting the test CA.
+    pub(crate) fn connect(target: &str, args: &[&str]) -> Self {
+        let ca = ca();
+        Self::client(&[&["connect", target, "--ca", &ca], args].concat())
+    }
+
     pub(crate) fn pid(&self) -> nix::unistd::Pid {
         nix::unistd::Pid::from_raw(i32::try_from(self.child.id()).unwrap())
     }
 
     pub(crate) fn write_line(&mut self, line: &str) {
-        let stdin = self.stdin.as_mut().unwrap();
-        stdin.write_all(format!("{line}\n").as_bytes()).unwrap();
+        self.write(format!("{line}\n").as_bytes());
     }
 
     pub(crate) fn write(&mut self, bytes: &[u8]) {
         self.stdin.as_mut().unwrap().write_all(bytes).unwrap();
     }
 
-    /// The next line on standard output that is `wanted`.
-    #[track_caller]
-    pub(crate) fn wait_out(&mut self, wanted: impl Fn(&str) -> bool) -> String {
-        match self.out.wait_for(wanted) {
-            Some(line) => line,
-            None => {
-                let said = self.err.incoming.try_iter().collect::<Vec<_>>();
-                panic!("not on stdout: {:?}, stderr: {said:?}", self.out.seen)
+    /// Collects output until `found` finds what it wants in it; `None` if that never comes.
+    fn wait<T>(&mut self, mut found: impl FnMut(&mut Text, &mut Text) -> Option<T>) -> Option<T> {
+        let deadline = now() + PATIENCE;
+        loop {
+            if let Some(what) = found(&mut self.out, &mut self.err) {
+                return Some(what);
+            }
+            let left = deadline.saturating_duration_since(now());
+            match self.pieces.recv_timeout(left).ok()? {
+                (Stream::Out, piece) => self.out.bytes.extend(piece),
+                (Stream::Err, piece) => self.err.bytes.extend(piece),
             }
         }
     }
 
-    /// The next line on standard error that is `wanted`.
+    /// The next line on standard output that is `wanted`; those before it are skipped.
+    #[track_caller]
+    pub(crate) fn wait_out(&mut self, wanted: impl Fn(&str) -> bool) -> String {
+        let line = self.wait(|out, _| iter::from_fn(|| out.next_line()).find(|line| wanted(line)));
+        line.unwrap_or_else(|| panic!("not on stdout; {}", self.all()))
+    }
+
+    /// The next line on standard error that is `wanted`; those before it are skipped.
     #[track_caller]
     pub(crate) fn wait_err(&mut self, wanted: impl Fn(&str) -> bool) -> String {
-        match self.err.wait_for(wanted) {
-            Some(line) => line,
-            None => panic!(
-                "not on stderr: {:?}, stdout: {:?}",
-                self.err.seen, self.out.seen
-            ),
-        }
+        let line = self.wait(|_, err| iter::from_fn(|| err.next_line()).find(|line| wanted(line)));
+        line.unwrap_or_else(|| panic!("not on stderr; {}", self.all()))
+    }
+
+    /// Whether `text` comes on either output.
+    pub(crate) fn says(&mut self, text: &str) -> bool {
+        self.wait(|out, err| (out.contains(text) || err.contains(text)).then_some(()))
+            .is_some()
+    }
+
+    fn all(&self) -> String {
+        let [out, err] = [&self.out, &self.err].map(|text| String::from_utf8_lossy(&text.bytes));
+        format!("stdout: {out:?}, stderr: {err:?}")
     }
 
     pub(crate) fn close_stdin(&mut self) {
@@ -274,13 +306,22 @@ impl Process {
     #[track_caller]
     pub(crate) fn finish(mut self) -> Output {
         self.close_stdin();
-        let (stdout, stderr) = (self.out.rest(), self.err.rest());
+        let deadline = now() + PATIENCE;
+        loop {
+            let left = deadline.saturating_duration_since(now());
+            match self.pieces.recv_timeout(left) {
+                Ok((Stream::Out, piece)) => self.out.bytes.extend(piece),
+                Ok((Stream::Err, piece)) => self.err.bytes.extend(piece),
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => panic!("it does not end; {}", self.all()),
+            }
+        }
         // Its outputs are closed, so it has ended or is about to.
         let status = self.child.wait().unwrap();
         Output {
             status,
-            stdout,
-            stderr,
+            stdout: mem::take(&mut self.out.bytes),
+            stderr: mem::take(&mut self.err.bytes),
         }
     }
 }

@@ -49,15 +49,13 @@ fn write(out: &mut impl Write, report: &Report) -> io::Result<()> {
         )?,
         None => {}
     }
-    counts(
-        out,
-        "connections",
-        &[
-            (report.completed, "completed", false),
-            (report.failed, "failed", true),
-            (report.interrupted, "interrupted", true),
-        ],
-    )?;
+    let connections = [
+        (report.completed, "completed", false),
+        (report.failed, "failed", true),
+        (report.interrupted, "interrupted", true),
+    ];
+    let shown = if report.interrupted > 0 { 3 } else { 2 };
+    counts(out, "connections", &connections[..shown])?;
     counts(
         out,
         "handshakes",
@@ -82,16 +80,18 @@ fn write(out: &mut impl Write, report: &Report) -> io::Result<()> {
     writeln!(
         out,
         "{:<12} {}, {:.0} handshakes/s, {:.0} messages/s",
-        "time",
+        "took",
         duration(report.seconds * 1e3),
         report.handshakes_per_second,
         report.messages_per_second
     )?;
-    writeln!(
-        out,
-        "\n{HEAD}{:<18} {:>8} {:>9} {:>9} {:>9} {:>9} {:>9}{HEAD:#}",
-        "latency", "count", "p50", "p90", "p99", "p99.9", "max"
-    )?;
+    if report.handshakes > 0 {
+        writeln!(
+            out,
+            "\n{HEAD}{:<18} {:>8} {:>9} {:>9} {:>9} {:>9} {:>9}{HEAD:#}",
+            "latency", "count", "p50", "p90", "p99", "p99.9", "max"
+        )?;
+    }
     latency(out, "full handshake", report.latency.full_handshake)?;
     latency(out, "resumed handshake", report.latency.resumed_handshake)?;
     latency(out, "message", report.latency.message)?;
