@@ -71,10 +71,13 @@ pub enum EventKind {
 pub struct Handshake {
     /// When the first datagram was offered.
     pub started: Option<Duration>,
-    /// When the end of the last flight was first delivered undamaged.
+    /// When the end of the last flight was delivered undamaged, for the last time before the
+    /// client sent data.
     pub completed: Option<Duration>,
     /// The flight of the newest datagram that belongs to one.
     newest: Option<u8>,
+    /// When that datagram was offered.
+    pub newest_at: Duration,
     /// Transmissions seen of each flight.
     transmissions: [u32; 6],
     /// Whether the client's port had served an earlier handshake. Its hello may meet what the server
@@ -167,6 +170,7 @@ impl Trace {
         let mut completes = false;
         if let Some(place) = &decision.place {
             handshake.newest = Some(place.flight);
+            handshake.newest_at = at;
             let index = usize::from(place.flight.clamp(1, 6) - 1);
             let count = &mut handshake.transmissions[index];
             *count = (*count).max(place.transmission);
@@ -302,8 +306,10 @@ impl Trace {
         };
         let pending = self.in_flight.swap_remove(index);
         let handshake = self.handshake_mut(flow, 0);
-        if pending.completes {
-            handshake.completed.get_or_insert(at);
+        // The end of a flight may come through while its beginning is lost: what counts is the last
+        // time it came before the client had anything to send.
+        if pending.completes && handshake.data[Direction::ToServer as usize] == 0 {
+            handshake.completed = Some(at);
         }
         if pending.data {
             handshake.data[direction as usize] += 1;

@@ -120,7 +120,7 @@ impl Stage<'_> {
     /// some lines never arrive.
     fn exchange(&self, round: u32, server: &mut Process, client: &mut Process) -> Exchange {
         let echoes = endpoint::echoes(self.job.play.server);
-        let give_up = self.deadline.min(now() + EXCHANGE);
+        let started = now();
         let mut exchange = Exchange::default();
         let mut lines = Vec::new();
         for attempt in 0..MOST_LINES {
@@ -137,6 +137,9 @@ impl Stage<'_> {
                 server.write_line(&to_client);
             }
             lines.push((to_server, to_client));
+            // On a lossy wire the handshake may still need a flight when its end has been seen.
+            let newest = self.newest_flight_at().max(started);
+            let give_up = self.deadline.min(newest + EXCHANGE);
             let patience = give_up.min(now() + SLICE);
             let arrived = |process: &Process, wanted: fn(&(String, String)) -> &String| {
                 let heard = |stream, text: &str| {
@@ -178,6 +181,13 @@ impl Stage<'_> {
         exchange
     }
 
+    /// When the newest datagram of a handshake was sent.
+    fn newest_flight_at(&self) -> Instant {
+        let trace = self.relay.watch().lock();
+        let newest = trace.handshakes.iter().map(|handshake| handshake.newest_at).max();
+        self.origin + newest.unwrap_or_default()
+    }
+
     fn wait_for_end(&self, client: &mut Process) {
         if client.wait_until(self.deadline).is_none() {
             log::debug!("{}: the client still runs at the deadline", self.job.slug());
@@ -202,8 +212,9 @@ impl Stage<'_> {
 
 /// A server that has not opened its socket after this never will; generous for a busy machine.
 const START_UP: Duration = Duration::from_secs(10);
-/// How long lines are sent in vain before data counts as lost: at 30 % loss each way the chance
-/// that none of these comes through is one in a million.
+/// How long lines are sent in vain, after the newest flight, before data counts as lost. At 30 % loss
+/// each way the chance that none of these comes through is one in a million; and the gap before
+/// the fourth transmission of a flight, 4 s, must fit.
 const EXCHANGE: Duration = Duration::from_secs(5);
 /// How long one line may take to come through before the next is sent.
 const SLICE: Duration = Duration::from_millis(250);
