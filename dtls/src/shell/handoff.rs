@@ -7,7 +7,6 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::config::PortSharing;
@@ -98,10 +97,15 @@ pub(crate) fn hand_off(
     sharing: PortSharing,
     routes: &Arc<Routes>,
     strays: &StrayPost,
-) -> io::Result<(Transport, SocketAddr)> {
+) -> io::Result<Transport> {
     // The route first: from the moment the socket exists no datagram may find neither.
     let (route, inbox) = Route::open(routes, tuple)?;
     let socket = socket::connected(tuple, sharing)?;
-    let transport = Transport::handed_off(socket, tuple, route, inbox, strays.clone())?;
-    Ok((transport, tuple.peer))
+    Ok(Transport::handed_off(
+        socket,
+        tuple,
+        route,
+        inbox,
+        strays.clone(),
+    ))
 }

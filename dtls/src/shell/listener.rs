@@ -257,7 +257,7 @@ impl DtlsListener {
             .listen_at(tuple.local)
             .and_then(|()| hand_off(tuple, sharing, &self.routes, &self.stray_post));
         match handed {
-            Ok((transport, _)) => {
+            Ok(transport) => {
                 self.stats.count(Counter::ConnectionsAccepted);
                 Some(Incoming::new(connection, transport))
             }

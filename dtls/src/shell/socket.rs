@@ -49,7 +49,7 @@ impl ListeningSocket {
         let family = in_family(address);
         // A second server of the same user would silently take half of the datagrams: ask for the
         // port alone before sharing it.
-        let alone = new_socket().map_err(at("socket"))?;
+        let alone = new_socket(family).map_err(at("socket"))?;
         alone
             .bind(&family.into())
             .map_err(|source| match source.kind() {
@@ -79,7 +79,7 @@ impl ListeningSocket {
 
     /// Binds one more listening socket of the same group.
     pub(crate) fn bind_shared(local: SocketAddr, sharing: PortSharing) -> io::Result<Self> {
-        let socket = new_socket()?;
+        let socket = new_socket(local)?;
         share(&socket, sharing)?;
         if local.ip().is_unspecified() || local.ip().to_canonical().is_unspecified() {
             report_destination(&socket)?;
@@ -88,7 +88,6 @@ impl ListeningSocket {
         if sharing == PortSharing::ReusePort {
             sys::udp::select_first_of_group(socket.as_fd())?;
         }
-        socket.set_nonblocking(true)?;
         let socket = UdpSocket::from(socket);
         let local = socket.local_addr()?;
         Ok(Self { socket, local })
@@ -203,9 +202,10 @@ impl AsFd for ListeningSocket {
     }
 }
 
-/// A server's socket for one peer: bound to the listening address, connected to the peer.
+/// A server's socket for one peer: bound to the listening address, connected to the peer,
+/// non-blocking.
 pub(crate) fn connected(tuple: FourTuple, sharing: PortSharing) -> io::Result<UdpSocket> {
-    let socket = new_socket()?;
+    let socket = new_socket(tuple.peer)?;
     share(&socket, sharing)?;
     socket.bind(&tuple.local.into())?;
     socket.connect(&tuple.peer.into())?;
@@ -215,8 +215,9 @@ pub(crate) fn connected(tuple: FourTuple, sharing: PortSharing) -> io::Result<Ud
 /// A client's socket: any local port, connected to the server.
 pub(crate) fn client(server: SocketAddr) -> io::Result<(UdpSocket, SocketAddr)> {
     let server = in_family(server);
-    let socket = new_socket()?;
+    let socket = new_socket(server)?;
     socket.connect(&server.into())?;
+    socket.set_nonblocking(false)?;
     Ok((socket.into(), server))
 }
 
@@ -230,24 +231,49 @@ fn in_family(address: SocketAddr) -> SocketAddr {
     }
 }
 
-fn has_ipv6() -> bool {
-    static HAS_IPV6: OnceLock<bool> = OnceLock::new();
-    *HAS_IPV6.get_or_init(|| {
-        Socket::new(Domain::IPV6, Type::DGRAM, None).is_ok_and(|s| s.set_only_v6(false).is_ok())
+/// What this host's IPv6 sockets can do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ipv6 {
+    Absent,
+    /// IPv4 peers too, unless told otherwise.
+    Dual,
+    /// IPv4 peers too, but only when told so (the sysctl `net.ipv6.bindv6only`).
+    DualOnRequest,
+}
+
+fn ipv6() -> Ipv6 {
+    static IPV6: OnceLock<Ipv6> = OnceLock::new();
+    *IPV6.get_or_init(|| match Socket::new(Domain::IPV6, Type::DGRAM, None) {
+        Ok(socket) if matches!(socket.only_v6(), Ok(false)) => Ipv6::Dual,
+        Ok(socket) if socket.set_only_v6(false).is_ok() => Ipv6::DualOnRequest,
+        _ => Ipv6::Absent,
     })
 }
 
-fn new_socket() -> io::Result<Socket> {
+fn has_ipv6() -> bool {
+    ipv6() != Ipv6::Absent
+}
+
+/// A non-blocking socket for `address`, be it the local or the peer's. Each connection makes one,
+/// so only the options that this address needs are set.
+fn new_socket(address: SocketAddr) -> io::Result<Socket> {
     let domain = if has_ipv6() {
         Domain::IPV6
     } else {
         Domain::IPV4
     };
-    let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
-    if domain == Domain::IPV6 {
+    let socket = Socket::new(domain, Type::DGRAM.nonblocking(), Some(Protocol::UDP))?;
+    let wildcard = address.ip().is_unspecified();
+    let v4 = address.ip().to_canonical().is_ipv4();
+    if domain == Domain::IPV6 && (v4 || wildcard) && ipv6() == Ipv6::DualOnRequest {
         socket.set_only_v6(false)?;
     }
-    sys::udp::omit_path_mtu_discovery(socket.as_fd(), domain == Domain::IPV6)?;
+    if v4 || wildcard {
+        sys::udp::omit_path_mtu_discovery_v4(socket.as_fd())?;
+    }
+    if !v4 && domain == Domain::IPV6 {
+        sys::udp::omit_path_mtu_discovery_v6(socket.as_fd())?;
+    }
     Ok(socket)
 }
 

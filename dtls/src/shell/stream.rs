@@ -2,6 +2,8 @@
 //!
 //! Runs on the connection's own thread: a server's worker or a client.
 
+use std::cell::RefCell;
+use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
@@ -16,6 +18,17 @@ use super::transport::{Arrival, StreamHandle, Transport, clock};
 
 /// The largest datagram taken: the largest record of TLS 1.2 with its header.
 const BUFFER: usize = (1 << 14) + 2048 + 13;
+
+thread_local! {
+    /// Where this thread receives. One thread waits for one datagram at a time, and pages that no
+    /// datagram has reached cost no memory, which a buffer from the heap does not promise.
+    static DATAGRAM: RefCell<[u8; BUFFER]> = const { RefCell::new([0; BUFFER]) };
+}
+
+/// A connection silent for this long is held rather than used: its thread gives OpenSSL's own
+/// per-thread state back (13 KiB), which is made anew when needed. Right after the handshake that
+/// would cost each handshake two random generators.
+const HELD_AFTER: Duration = Duration::from_secs(1);
 
 /// A peer with a verified address whose handshake is still to come.
 ///
@@ -82,9 +95,10 @@ pub enum Recv {
 pub struct DtlsStream {
     connection: Box<Connection>,
     transport: Transport,
-    buffer: Vec<u8>,
     recv_timeout: Option<Duration>,
     closed: bool,
+    /// See [`HELD_AFTER`].
+    held: bool,
 }
 
 impl DtlsStream {
@@ -92,21 +106,18 @@ impl DtlsStream {
         mut connection: Box<Connection>,
         mut transport: Transport,
     ) -> Result<Self, HandshakeError> {
-        let mut buffer = vec![0; BUFFER];
-        let outcome = shake_hands(&mut connection, &mut transport, &mut buffer);
+        let outcome =
+            DATAGRAM.with_borrow_mut(|buffer| shake_hands(&mut connection, &mut transport, buffer));
         // On failure, the alert that tells the peer why.
         transmit(&mut connection, &transport);
         outcome?;
         transport.settle();
-        // Memory against CPU: 13 KiB for as long as the thread only moves data, made anew for its
-        // next handshake.
-        sys::ssl::thread_stop();
         Ok(Self {
             connection,
             transport,
-            buffer,
             recv_timeout: None,
             closed: false,
+            held: false,
         })
     }
 
@@ -132,15 +143,10 @@ impl DtlsStream {
                 Read::Reconnected => return Ok(Recv::Reconnected),
                 Read::Empty => {}
             }
-            let deadline = earliest(give_up, self.connection.deadline());
-            let (settings, stats) = (self.connection.settings(), self.connection.stats());
-            let arrival = self
-                .transport
-                .recv(&mut self.buffer, deadline, settings, stats)?;
-            match arrival {
-                Arrival::Datagram(length) => {
-                    self.connection.receive(&self.buffer[..length], clock());
-                }
+            let held = (!self.held).then(|| clock() + HELD_AFTER);
+            let deadline = earliest([give_up, self.connection.deadline(), held]);
+            match self.wait(deadline)? {
+                Arrival::Datagram(_) => {}
                 Arrival::TimedOut => {
                     let now = clock();
                     if self.connection.is_idle(now) {
@@ -150,6 +156,10 @@ impl DtlsStream {
                     if give_up.is_some_and(|give_up| give_up <= now) {
                         return Ok(Recv::TimedOut);
                     }
+                    if held.is_some_and(|held| held <= now) {
+                        self.held = true;
+                        sys::ssl::thread_stop();
+                    }
                     // Of an established connection only a client that starts over has flights to
                     // repeat, and its failure is not this connection's.
                     drop(self.connection.handle_timeout(now));
@@ -157,6 +167,23 @@ impl DtlsStream {
                 Arrival::Stopped => return Ok(Recv::Stopped),
             }
         }
+    }
+
+    /// Waits for a datagram and hands it to the connection.
+    fn wait(&mut self, deadline: Option<Instant>) -> io::Result<Arrival> {
+        let Self {
+            connection,
+            transport,
+            ..
+        } = self;
+        DATAGRAM.with_borrow_mut(|buffer| {
+            let (settings, stats) = (connection.settings(), connection.stats());
+            let arrival = transport.recv(buffer, deadline, settings, stats)?;
+            if let Arrival::Datagram(length) = arrival {
+                connection.receive(&buffer[..length], clock());
+            }
+            Ok(arrival)
+        })
     }
 
     /// After [`Recv::Reconnected`], makes this stream the client's new connection. `false`: there
@@ -272,8 +299,8 @@ fn transmit(connection: &mut Connection, transport: &Transport) {
     }
 }
 
-fn earliest(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
-    [a, b].into_iter().flatten().min()
+fn earliest(deadlines: [Option<Instant>; 3]) -> Option<Instant> {
+    deadlines.into_iter().flatten().min()
 }
 
 /// An IPv4 peer's address as IPv4, whatever family the socket has.

@@ -84,16 +84,15 @@ enum Wait {
 }
 
 impl Transport {
-    /// A server's side, as [`super::handoff`] makes it.
+    /// A server's side, as [`super::handoff`] makes it: the socket is non-blocking.
     pub(crate) fn handed_off(
         socket: UdpSocket,
         tuple: FourTuple,
         route: Route,
         inbox: Mailbox<Vec<u8>>,
         strays: StrayPost,
-    ) -> io::Result<Self> {
-        socket.set_nonblocking(true)?;
-        Ok(Self {
+    ) -> Self {
+        Self {
             socket: Arc::new(socket),
             stopped: Arc::default(),
             peer: tuple.peer,
@@ -102,7 +101,7 @@ impl Transport {
             route: Some(route),
             strays: Some(strays),
             waits: Wait::NonBlocking,
-        })
+        }
     }
 
     /// A client's side: nobody shares its port, so it is settled from the start.

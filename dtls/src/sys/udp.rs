@@ -7,29 +7,24 @@ use std::io;
 use std::mem::size_of;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-/// Makes path-MTU discovery deaf: packets leave whole, without don't-fragment, and a forged
-/// "packet too big" changes nothing (`ip(7)`, `IP_PMTUDISC_OMIT`).
-///
-/// Both levels are set: on a v4-mapped destination only the IPv4 option counts.
+/// Makes path-MTU discovery deaf to IPv4 peers: packets leave whole, without don't-fragment, and a
+/// forged "packet too big" changes nothing (`ip(7)`, `IP_PMTUDISC_OMIT`). Counts on an IPv6 socket
+/// for v4-mapped peers.
 ///
 /// # Errors
-/// The kernel's, from the option of the socket's own family.
-pub(crate) fn omit_path_mtu_discovery(socket: BorrowedFd<'_>, ipv6: bool) -> io::Result<()> {
-    set_int(
-        socket,
-        libc::IPPROTO_IP,
-        libc::IP_MTU_DISCOVER,
-        libc::IP_PMTUDISC_OMIT,
-    )?;
-    if ipv6 {
-        set_int(
-            socket,
-            libc::IPPROTO_IPV6,
-            libc::IPV6_MTU_DISCOVER,
-            libc::IPV6_PMTUDISC_OMIT,
-        )?;
-    }
-    Ok(())
+/// The kernel's.
+pub(crate) fn omit_path_mtu_discovery_v4(socket: BorrowedFd<'_>) -> io::Result<()> {
+    let omit = libc::IP_PMTUDISC_OMIT;
+    set(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, &omit)
+}
+
+/// The same for IPv6 peers (`ipv6(7)`).
+///
+/// # Errors
+/// The kernel's.
+pub(crate) fn omit_path_mtu_discovery_v6(socket: BorrowedFd<'_>) -> io::Result<()> {
+    let omit = libc::IPV6_PMTUDISC_OMIT;
+    set(socket, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, &omit)
 }
 
 /// Gives every datagram of this socket's SO_REUSEPORT group that no connected socket claims to the
@@ -56,10 +51,6 @@ pub(crate) fn select_first_of_group(socket: BorrowedFd<'_>) -> io::Result<()> {
         libc::SO_ATTACH_REUSEPORT_CBPF,
         &descriptor,
     )
-}
-
-fn set_int(socket: BorrowedFd<'_>, level: c_int, name: c_int, value: c_int) -> io::Result<()> {
-    set(socket, level, name, &value)
 }
 
 fn set<T>(socket: BorrowedFd<'_>, level: c_int, name: c_int, value: &T) -> io::Result<()> {
