@@ -1,8 +1,8 @@
 //! `dtls-client`: a DTLS client for people (`connect`) and a load generator (`load`).
 //!
 //! ```text
-//! cli ─► setup ─► connect ─► dial, output, talk                           one thread
-//!        target     └► load ─► plan ─► worker ─► attempt ─► tally ─► report      a thread each
+//! cli, target ─► setup ─┬► connect ─► dial ─► talk ─► output                main thread
+//!                       └► load ─► plan ─► worker ─► attempt ─► report      a thread per worker
 //! ```
 //!
 //! The main thread parses, prepares, prints and decides on the exit code.

@@ -25,11 +25,11 @@ fn write(out: &mut impl Write, report: &Report) -> io::Result<()> {
     };
     write!(
         out,
-        "{} connections to {}{peer}, {} at once, {} messages of {} bytes each",
-        plan.connections,
+        "{} to {}{peer}, {} at once, {} of {} bytes each",
+        number(plan.connections, "connection"),
         report.target,
         plan.workers(),
-        plan.messages,
+        number(plan.messages, "message"),
         plan.size
     )?;
     if !plan.hold.is_zero() {
@@ -107,6 +107,11 @@ fn write(out: &mut impl Write, report: &Report) -> io::Result<()> {
         writeln!(out, "{BAD}{stage:<9}{BAD:#} {count:>6}  {}", failures.error)?;
     }
     out.flush()
+}
+
+fn number(count: u32, what: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {what}{plural}")
 }
 
 /// One line of counts. Those that should be 0 and are not are red.
