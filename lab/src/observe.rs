@@ -99,7 +99,10 @@ impl Handshake {
     /// The flight sent last, and how often it was sent.
     pub fn newest_flight(&self) -> Option<(u8, u32)> {
         let flight = self.newest?;
-        Some((flight, self.transmissions[usize::from(flight.clamp(1, 6) - 1)]))
+        Some((
+            flight,
+            self.transmissions[usize::from(flight.clamp(1, 6) - 1)],
+        ))
     }
 
     /// How long it took, if it came to its end.

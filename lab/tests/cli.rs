@@ -199,6 +199,9 @@ fn list_shows_every_scenario_with_its_claim() {
     let files = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/scenarios"));
     for file in files.expect("the scenarios are beside the tests") {
         let path = file.expect("the folder is readable").path();
+        if path.extension().is_none_or(|extension| extension != "toml") {
+            continue;
+        }
         let name = path
             .file_stem()
             .and_then(|name| name.to_str())

@@ -163,7 +163,10 @@ impl Process {
                 seen += 1;
             }
             let begun = [Stream::Out, Stream::Err];
-            if begun.into_iter().any(|stream| wanted(stream, &state.begun[stream as usize])) {
+            if begun
+                .into_iter()
+                .any(|stream| wanted(stream, &state.begun[stream as usize]))
+            {
                 return true;
             }
             if state.ended >= 2 {
@@ -186,7 +189,10 @@ impl Process {
         let state = self.output.lock();
         let lines = state.lines.iter().filter(|(from, _)| *from == stream);
         let begun = std::iter::once(state.begun[stream as usize].clone());
-        lines.map(|(_, line)| line.text.clone()).chain(begun).collect()
+        lines
+            .map(|(_, line)| line.text.clone())
+            .chain(begun)
+            .collect()
     }
 
     /// The line that says best how it ended, for a person's eye: the last one that speaks of
@@ -335,7 +341,9 @@ fn copy_lines(
             }
             write_log(&log, stream, at, &lines);
             let mut state = output.lock();
-            state.lines.extend(lines.into_iter().map(|text| (stream, Line { at, text })));
+            state
+                .lines
+                .extend(lines.into_iter().map(|text| (stream, Line { at, text })));
             state.begun[stream as usize] = text_of(&begun);
             drop(state);
             output.changed.notify_all();

@@ -11,7 +11,11 @@ use crate::observe::pcap::write_capture;
 use crate::verdict::Observation;
 
 /// Writes everything a person needs to see what happened.
-pub(super) fn write_evidence(folder: &Path, started: SystemTime, seen: &Observation) -> std::io::Result<()> {
+pub(super) fn write_evidence(
+    folder: &Path,
+    started: SystemTime,
+    seen: &Observation,
+) -> std::io::Result<()> {
     write_json_lines(&folder.join("events.jsonl"), &seen.trace.events)?;
     write_json_lines(&folder.join("decisions.jsonl"), seen.trace.decisions())?;
     write_capture(&folder.join("wire.pcapng"), started, &seen.trace.frames)

@@ -23,7 +23,11 @@ pub(super) struct Stage<'a> {
 }
 
 impl Stage<'_> {
-    pub(super) fn play(&mut self, programs: &Programs, network: &Network) -> Result<Observation, RunError> {
+    pub(super) fn play(
+        &mut self,
+        programs: &Programs,
+        network: &Network,
+    ) -> Result<Observation, RunError> {
         let play = &self.job.play;
         let client_command = programs
             .client_command(play, &self.setting)
@@ -184,7 +188,11 @@ impl Stage<'_> {
     /// When the newest datagram of a handshake was sent.
     fn newest_flight_at(&self) -> Instant {
         let trace = self.relay.watch().lock();
-        let newest = trace.handshakes.iter().map(|handshake| handshake.newest_at).max();
+        let newest = trace
+            .handshakes
+            .iter()
+            .map(|handshake| handshake.newest_at)
+            .max();
         self.origin + newest.unwrap_or_default()
     }
 

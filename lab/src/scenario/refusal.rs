@@ -65,6 +65,10 @@ pub(super) fn explain(message: &str) -> String {
             );
         }
     }
+    // serde's way to say that `action = "delay"` should be `action = { delay = "10ms" }`.
+    if message.contains("expected newtype variant") || message.contains("expected struct variant") {
+        return "this word needs a value: write { word = value } instead of \"word\"".to_owned();
+    }
     match message.strip_prefix("missing field ") {
         Some(key) => format!("the key {key} is missing"),
         None => message.lines().collect::<Vec<_>>().join(" "),

@@ -230,6 +230,10 @@ const REFUSED: &[(&str, &str)] = &[
         "30: invalid type: integer `5`, expected a string",
     ),
     (
+        "rule = [{ action = \"delay\" }]",
+        "20: this word needs a value: write { word = value }",
+    ),
+    (
         "rule = [{ action = { reorder = 0 } }]",
         "9: an action of 0 does nothing",
     ),
