@@ -9,12 +9,12 @@ use std::time::Instant;
 use clap::Parser;
 use dtls_certs::TestPki;
 use dtls_lab::cli::{Cli, Command, FamilyArg, Format, ListArgs, RunArgs};
-use dtls_lab::endpoint::{MissingProgram, Programs, Role};
+use dtls_lab::endpoint::{MissingProgram, Programs, Role, process};
 use dtls_lab::netns::{self, NamespaceError};
 use dtls_lab::report::{Report, Required, Row, Summary, write_json, write_table};
-use dtls_lab::run::{Lab, label};
+use dtls_lab::run::{Lab, evidence_folder, label};
 use dtls_lab::scenario::{Catalogue, Family, Implementation, Refusal};
-use dtls_lab::schedule::{Filter, PlanError, Planned, Progress, evidence_folder, plan, run_all};
+use dtls_lab::schedule::{Filter, PlanError, Planned, Progress, plan, run_all};
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// Why the lab ended before it had verdicts.
@@ -38,6 +38,8 @@ enum LabError {
     Namespace(#[from] NamespaceError),
     #[error(transparent)]
     Missing(#[from] MissingProgram),
+    #[error("cannot handle signals: {0}")]
+    Signals(#[from] ctrlc::Error),
     #[error("cannot print: {0}")]
     Print(#[from] io::Error),
 }
@@ -55,6 +57,7 @@ impl LabError {
             | Self::Pki(_)
             | Self::Namespace(_)
             | Self::Missing(_)
+            | Self::Signals(_)
             | Self::Print(_) => 3,
         }
     }
@@ -127,6 +130,11 @@ fn run(arguments: &RunArgs) -> Result<ExitCode, LabError> {
     require_ours(&programs, &plan)?;
     // Before any thread exists: the kernel lets only a process with one thread change its user namespace.
     netns::claim_privileges()?;
+    // The namespaces end with their processes, and those must not outlive us.
+    ctrlc::set_handler(|| {
+        process::kill_all();
+        std::process::exit(INTERRUPTED);
+    })?;
 
     let seed = arguments.seed.unwrap_or_else(rand::random);
     let (evidence, pki) = prepare(&arguments.out, seed)?;
@@ -200,6 +208,8 @@ fn run(arguments: &RunArgs) -> Result<ExitCode, LabError> {
     })
 }
 
+/// Exit status of a lab that a signal ended, as shells say it of SIGINT.
+const INTERRUPTED: i32 = 130;
 /// How the wire is made, in a few words.
 const BACKEND: &str = "wire (namespaces, veth, AF_PACKET)";
 

@@ -23,6 +23,8 @@ use crate::wire::Engine;
 use evidence::write_evidence;
 use stage::Stage;
 
+pub use evidence::evidence_folder;
+
 /// What all runs share.
 #[derive(Debug)]
 pub struct Lab {

@@ -3,7 +3,6 @@
 //! A run waits for its control: the same endpoints over the same wire without the fault. Where that
 //! does not pass, the fault proves nothing and the run is not tried.
 
-use std::path::PathBuf;
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -311,37 +310,6 @@ impl Board {
         }
     }
 }
-
-/// A folder for this run's evidence below `out`, new and named by time and seed.
-///
-/// # Errors
-///
-/// What the file system says.
-pub fn evidence_folder(out: &std::path::Path, seed: u64) -> std::io::Result<PathBuf> {
-    let time = humantime::format_rfc3339_seconds(std::time::SystemTime::now()).to_string();
-    let time = time
-        .replace([':', '-'], "")
-        .replace('T', "-")
-        .replace('Z', "");
-    std::fs::create_dir_all(out)?;
-    for attempt in 0..MOST_TWINS {
-        let twin = if attempt == 0 {
-            String::new()
-        } else {
-            format!("-{attempt}")
-        };
-        let folder = out.join(format!("{time}-{seed:x}{twin}"));
-        match std::fs::create_dir(&folder) {
-            Ok(()) => return Ok(folder),
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Err(std::io::Error::other("too many runs in one second"))
-}
-
-/// Runs of the same seed in the same second.
-const MOST_TWINS: u32 = 100;
 
 #[cfg(test)]
 mod tests;

@@ -3,11 +3,12 @@
 //! Two threads per process copy stdout and stderr into the log file and into memory, where the run's
 //! thread waits for what it needs. The run's thread owns the child and its stdin.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -71,7 +72,7 @@ struct State {
 }
 
 impl Output {
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, State> {
         // A reader that panicked has at worst lost a line; the rest is still evidence.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -108,6 +109,7 @@ impl Process {
             .stderr(Stdio::piped())
             .spawn()
             .map_err(fail)?;
+        running().insert(child.id());
         let output = Arc::new(Output::default());
         let mut readers = Vec::new();
         if let Some(pipe) = child.stdout.take() {
@@ -221,7 +223,12 @@ impl Process {
     /// How it ended, if it has.
     pub fn exit_status(&mut self) -> Option<ExitStatus> {
         if self.status.is_none() {
+            // Under the lock, so that nobody kills a number that is no longer ours.
+            let mut running = running();
             self.status = self.child.try_wait().ok().flatten();
+            if self.status.is_some() {
+                running.remove(&self.child.id());
+            }
         }
         self.status
     }
@@ -269,7 +276,9 @@ impl Process {
     pub fn kill(&mut self) {
         if self.exit_status().is_none() {
             self.signal(Signal::SIGKILL);
+            let mut running = running();
             self.status = self.child.wait().ok();
+            running.remove(&self.child.id());
         }
         for reader in self.readers.drain(..) {
             if reader.join().is_err() {
@@ -279,12 +288,7 @@ impl Process {
     }
 
     fn signal(&self, signal: Signal) {
-        let Ok(pid) = i32::try_from(self.child.id()) else {
-            return;
-        };
-        if let Err(errno) = kill(Pid::from_raw(pid), signal) {
-            log::debug!("cannot send {signal} to process {pid}: {errno}");
-        }
+        send_signal(self.child.id(), signal);
     }
 }
 
@@ -292,6 +296,28 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.stdin = None;
         self.kill();
+    }
+}
+
+/// Kills every process the lab has started and not yet seen end; for a lab that is told to stop.
+pub fn kill_all() {
+    for pid in running().iter() {
+        send_signal(*pid, Signal::SIGKILL);
+    }
+}
+
+/// The processes that run now, of all threads.
+fn running() -> MutexGuard<'static, BTreeSet<u32>> {
+    static RUNNING: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
+    RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn send_signal(pid: u32, signal: Signal) {
+    let Ok(pid) = i32::try_from(pid) else {
+        return;
+    };
+    if let Err(errno) = kill(Pid::from_raw(pid), signal) {
+        log::debug!("cannot send {signal} to process {pid}: {errno}");
     }
 }
 

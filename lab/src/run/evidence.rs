@@ -1,8 +1,8 @@
 //! What a run leaves behind, besides the programs' own logs. Run's thread.
 
-use std::fs::File;
-use std::io::{BufWriter, Write};
-use std::path::Path;
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use serde::Serialize;
@@ -15,17 +15,17 @@ pub(super) fn write_evidence(
     folder: &Path,
     started: SystemTime,
     seen: &Observation,
-) -> std::io::Result<()> {
+) -> io::Result<()> {
     write_json_lines(&folder.join("events.jsonl"), &seen.trace.events)?;
     write_json_lines(&folder.join("decisions.jsonl"), seen.trace.decisions())?;
     write_capture(&folder.join("wire.pcapng"), started, &seen.trace.frames)
-        .map_err(std::io::Error::other)
+        .map_err(io::Error::other)
 }
 
 fn write_json_lines<T: Serialize>(
     path: &Path,
     values: impl IntoIterator<Item = T>,
-) -> std::io::Result<()> {
+) -> io::Result<()> {
     let mut file = BufWriter::new(File::create(path)?);
     for value in values {
         serde_json::to_writer(&mut file, &value)?;
@@ -33,3 +33,73 @@ fn write_json_lines<T: Serialize>(
     }
     file.flush()
 }
+
+/// A folder for this run's evidence below `out`, new and named by time and seed.
+///
+/// The oldest folders of earlier runs are removed, so that the disk does not fill up.
+///
+/// # Errors
+///
+/// What the file system says.
+pub fn evidence_folder(out: &Path, seed: u64) -> io::Result<PathBuf> {
+    let time = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+    let time = time
+        .replace([':', '-'], "")
+        .replace('T', "-")
+        .replace('Z', "");
+    fs::create_dir_all(out)?;
+    remove_oldest(out)?;
+    for attempt in 0..MOST_TWINS {
+        let twin = if attempt == 0 {
+            String::new()
+        } else {
+            format!("-{attempt}")
+        };
+        let folder = out.join(format!("{time}-{seed:x}{twin}"));
+        match fs::create_dir(&folder) {
+            Ok(()) => return Ok(folder),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(io::Error::other("too many runs in one second"))
+}
+
+/// Runs of the same seed in the same second.
+const MOST_TWINS: u32 = 100;
+
+/// Keeps room for one more among [`KEPT_RUNS`]; touches nothing that has not the name of a run.
+fn remove_oldest(out: &Path) -> io::Result<()> {
+    let mut runs: Vec<PathBuf> = fs::read_dir(out)?
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.is_dir() && !path.is_symlink() && has_name_of_run(path))
+        .collect();
+    // The names begin with the time.
+    runs.sort();
+    for old in runs.iter().rev().skip(KEPT_RUNS - 1) {
+        // Somebody else's, perhaps; that is no reason not to run.
+        if let Err(error) = fs::remove_dir_all(old) {
+            log::warn!("cannot remove {}: {error}", old.display());
+        }
+    }
+    Ok(())
+}
+
+/// Whether this is `20261123-164606-7c1e`: date, time, seed.
+fn has_name_of_run(path: &Path) -> bool {
+    let name = path
+        .file_name()
+        .and_then(|name| name.to_str())
+        .unwrap_or_default();
+    let mut parts = name.splitn(3, '-');
+    let mut digits = |length| {
+        parts.next().is_some_and(|part| {
+            part.len() == length && part.bytes().all(|byte| byte.is_ascii_digit())
+        })
+    };
+    digits(8) && digits(6) && path.join("pki").is_dir()
+}
+
+/// Runs whose evidence is kept: a full one takes some 40 MB.
+const KEPT_RUNS: usize = 10;
