@@ -2,7 +2,6 @@
 //!
 //! Runs on the connection's own thread: a server's worker or a client.
 
-use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -13,17 +12,9 @@ use crate::error::{HandshakeError, RecvError, SendError};
 use crate::session::{HandshakeInfo, Session};
 use crate::stats::Counter;
 use crate::sys;
+use crate::sys::udp::Datagram;
 
 use super::transport::{Arrival, StreamHandle, Transport, clock};
-
-/// The largest datagram taken: the largest record of TLS 1.2 with its header.
-const BUFFER: usize = (1 << 14) + 2048 + 13;
-
-thread_local! {
-    /// Where this thread receives. One thread waits for one datagram at a time, and pages that no
-    /// datagram has reached cost no memory, which a buffer from the heap does not promise.
-    static DATAGRAM: RefCell<[u8; BUFFER]> = const { RefCell::new([0; BUFFER]) };
-}
 
 /// A connection silent for this long is held rather than used: its thread gives OpenSSL's own
 /// per-thread state back (13 KiB), which is made anew when needed. Right after the handshake that
@@ -106,8 +97,7 @@ impl DtlsStream {
         mut connection: Box<Connection>,
         mut transport: Transport,
     ) -> Result<Self, HandshakeError> {
-        let outcome =
-            DATAGRAM.with_borrow_mut(|buffer| shake_hands(&mut connection, &mut transport, buffer));
+        let outcome = shake_hands(&mut connection, &mut transport);
         // On failure, the alert that tells the peer why.
         transmit(&mut connection, &transport);
         outcome?;
@@ -145,8 +135,8 @@ impl DtlsStream {
             }
             let held = (!self.held).then(|| clock() + HELD_AFTER);
             let deadline = earliest([give_up, self.connection.deadline(), held]);
-            match self.wait(deadline)? {
-                Arrival::Datagram(_) => {}
+            match wait(&mut self.connection, &mut self.transport, deadline)? {
+                Arrival::Datagram => {}
                 Arrival::TimedOut => {
                     let now = clock();
                     if self.connection.is_idle(now) {
@@ -167,23 +157,6 @@ impl DtlsStream {
                 Arrival::Stopped => return Ok(Recv::Stopped),
             }
         }
-    }
-
-    /// Waits for a datagram and hands it to the connection.
-    fn wait(&mut self, deadline: Option<Instant>) -> io::Result<Arrival> {
-        let Self {
-            connection,
-            transport,
-            ..
-        } = self;
-        DATAGRAM.with_borrow_mut(|buffer| {
-            let (settings, stats) = (connection.settings(), connection.stats());
-            let arrival = transport.recv(buffer, deadline, settings, stats)?;
-            if let Arrival::Datagram(length) = arrival {
-                connection.receive(&buffer[..length], clock());
-            }
-            Ok(arrival)
-        })
     }
 
     /// After [`Recv::Reconnected`], makes this stream the client's new connection. `false`: there
@@ -279,18 +252,36 @@ impl Drop for DtlsStream {
 fn shake_hands(
     connection: &mut Connection,
     transport: &mut Transport,
-    buffer: &mut [u8],
 ) -> Result<(), HandshakeError> {
     while connection.handshake(clock())? == Progress::Waiting {
         transmit(connection, transport);
-        let (settings, stats) = (connection.settings(), connection.stats());
-        match transport.recv(buffer, connection.deadline(), settings, stats)? {
-            Arrival::Datagram(length) => connection.receive(&buffer[..length], clock()),
+        let deadline = connection.deadline();
+        match wait(connection, transport, deadline)? {
+            Arrival::Datagram => {}
             Arrival::TimedOut => connection.handle_timeout(clock())?,
             Arrival::Stopped => return Err(HandshakeError::Stopped),
         }
     }
     Ok(())
+}
+
+/// Waits for a datagram and hands it to the connection.
+///
+/// Never inlined: the buffer lies on the stack, in pages that the handshake has touched anyway, and
+/// must not push OpenSSL's own frames deeper.
+#[inline(never)]
+fn wait(
+    connection: &mut Connection,
+    transport: &mut Transport,
+    deadline: Option<Instant>,
+) -> io::Result<Arrival> {
+    let mut datagram = Datagram::empty();
+    let (settings, stats) = (connection.settings(), connection.stats());
+    let arrival = transport.recv(&mut datagram, deadline, settings, stats)?;
+    if arrival == Arrival::Datagram {
+        connection.receive(datagram.bytes(), clock());
+    }
+    Ok(arrival)
 }
 
 fn transmit(connection: &mut Connection, transport: &Transport) {

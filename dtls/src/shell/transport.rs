@@ -16,6 +16,7 @@ use socket2::SockRef;
 
 use crate::config::{Safeguard, Settings};
 use crate::stats::{Counter, Stats};
+use crate::sys::udp::Datagram;
 
 use super::handoff::Route;
 use super::icmp;
@@ -35,8 +36,8 @@ pub(crate) type StrayPost = Post<Stray>;
 /// What waiting for a datagram brought.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Arrival {
-    /// A datagram of the peer, of this many bytes.
-    Datagram(usize),
+    /// A datagram of the peer.
+    Datagram,
     /// Nothing until the deadline.
     TimedOut,
     /// The connection was stopped from another thread.
@@ -151,7 +152,7 @@ impl Transport {
     /// The socket is broken. ICMP errors are counted and ignored.
     pub(crate) fn recv(
         &mut self,
-        buffer: &mut [u8],
+        datagram: &mut Datagram,
         deadline: Option<Instant>,
         settings: &Settings,
         stats: &Stats,
@@ -160,22 +161,21 @@ impl Transport {
             if self.stopped.load(Ordering::SeqCst) {
                 return Ok(Arrival::Stopped);
             }
-            if let Some(datagram) = self.inbox.as_ref().and_then(Mailbox::take) {
-                let length = datagram.len().min(buffer.len());
-                buffer[..length].copy_from_slice(&datagram[..length]);
-                return Ok(Arrival::Datagram(length));
+            if let Some(early) = self.inbox.as_ref().and_then(Mailbox::take) {
+                datagram.copy_from(&early);
+                return Ok(Arrival::Datagram);
             }
             if self.inbox.is_none() {
                 self.prepare_wait(deadline)?;
             }
-            match self.socket.recv_from(buffer) {
-                // Shutting down the receiving side reads as an empty datagram.
-                Ok((0, _)) if self.stopped.load(Ordering::SeqCst) => return Ok(Arrival::Stopped),
-                Ok((length, from)) => {
+            match datagram.recv_from(self.socket.as_fd()) {
+                // A socket whose receiving side is shut down reads as an empty datagram of nobody.
+                Ok(None) => return Ok(Arrival::Stopped),
+                Ok(Some(from)) => {
                     if from == self.peer || !settings.keeps(Safeguard::SourceCheck) {
-                        return Ok(Arrival::Datagram(length));
+                        return Ok(Arrival::Datagram);
                     }
-                    self.return_stray(&buffer[..length], from, settings, stats);
+                    self.return_stray(datagram.bytes(), from, settings, stats);
                 }
                 Err(error) if icmp::is_interrupted(&error) => {}
                 Err(error) if icmp::is_empty(&error) => {
@@ -190,8 +190,6 @@ impl Transport {
                 Err(error) if icmp::is_icmp(&error) && settings.keeps(Safeguard::IcmpPolicy) => {
                     stats.count(Counter::IcmpOnReceive);
                 }
-                // A shut-down socket may report an address of no family.
-                Err(_) if self.stopped.load(Ordering::SeqCst) => return Ok(Arrival::Stopped),
                 Err(error) => return Err(error),
             }
         }

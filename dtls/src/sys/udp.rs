@@ -1,11 +1,71 @@
-//! Socket options that neither `std` nor `socket2` nor `nix` offer.
+//! Socket options that neither `std` nor `socket2` nor `nix` offer, and a receive buffer that
+//! costs no memory before a datagram reaches it.
 //!
-//! Runs on whichever thread makes the socket.
+//! Runs on whichever thread makes the socket or waits for it.
 
 use std::ffi::c_int;
+use std::fmt;
 use std::io;
-use std::mem::size_of;
+use std::mem::{MaybeUninit, size_of};
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
+
+use socket2::SockRef;
+
+/// The largest datagram taken: the largest record of TLS 1.2 with its header.
+const LARGEST: usize = (1 << 14) + 2048 + 13;
+
+/// A received datagram, meant for the stack: its memory is only touched as far as datagrams reach,
+/// where a zeroed or recycled buffer would keep 18 KiB of every held connection resident.
+pub(crate) struct Datagram {
+    bytes: [MaybeUninit<u8>; LARGEST],
+    /// So many of `bytes` are initialised.
+    length: usize,
+}
+
+impl fmt::Debug for Datagram {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Datagram")
+            .field("length", &self.length)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Datagram {
+    /// An empty datagram.
+    #[inline]
+    pub(crate) fn empty() -> Self {
+        Self {
+            bytes: [MaybeUninit::uninit(); LARGEST],
+            length: 0,
+        }
+    }
+
+    /// Receives into this buffer (`recvfrom(2)`). The source is `None` where the kernel reports
+    /// none, as on a socket whose receiving side was shut down.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(crate) fn recv_from(&mut self, socket: BorrowedFd<'_>) -> io::Result<Option<SocketAddr>> {
+        self.length = 0;
+        let (length, source) = SockRef::from(&socket).recv_from(&mut self.bytes)?;
+        self.length = length;
+        Ok(source.as_socket())
+    }
+
+    /// Becomes a copy of `bytes`, as far as they fit.
+    pub(crate) fn copy_from(&mut self, bytes: &[u8]) {
+        self.length = bytes.len().min(LARGEST);
+        self.bytes[..self.length].write_copy_of_slice(&bytes[..self.length]);
+    }
+
+    /// What was received.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        // SAFETY: `length` is only ever set to what recvfrom(2) reported to have written from the
+        // start, or to what was copied there.
+        unsafe { self.bytes[..self.length].assume_init_ref() }
+    }
+}
 
 /// Makes path-MTU discovery deaf to IPv4 peers: packets leave whole, without don't-fragment, and a
 /// forged "packet too big" changes nothing (`ip(7)`, `IP_PMTUDISC_OMIT`). Counts on an IPv6 socket
