@@ -16,10 +16,10 @@ use crate::sys::udp::Datagram;
 
 use super::transport::{Arrival, StreamHandle, Transport, clock};
 
-/// A connection silent for this long is held rather than used: its thread gives OpenSSL's own
+/// A connection silent for this long is held rather than busy: its thread gives OpenSSL's own
 /// per-thread state back (13 KiB), which is made anew when needed. Right after the handshake that
 /// would cost each handshake two random generators.
-const HELD_AFTER: Duration = Duration::from_secs(1);
+const HELD_AFTER: Duration = Duration::from_millis(200);
 
 /// A peer with a verified address whose handshake is still to come.
 ///
@@ -86,6 +86,7 @@ pub enum Recv {
 pub struct DtlsStream {
     connection: Box<Connection>,
     transport: Transport,
+    datagram: Datagram,
     recv_timeout: Option<Duration>,
     closed: bool,
     /// See [`HELD_AFTER`].
@@ -97,7 +98,9 @@ impl DtlsStream {
         mut connection: Box<Connection>,
         mut transport: Transport,
     ) -> Result<Self, HandshakeError> {
-        let outcome = shake_hands(&mut connection, &mut transport);
+        // Before the handshake, whose memory would otherwise surround it.
+        let mut datagram = Datagram::empty();
+        let outcome = shake_hands(&mut connection, &mut transport, &mut datagram);
         // On failure, the alert that tells the peer why.
         transmit(&mut connection, &transport);
         outcome?;
@@ -105,6 +108,7 @@ impl DtlsStream {
         Ok(Self {
             connection,
             transport,
+            datagram,
             recv_timeout: None,
             closed: false,
             held: false,
@@ -135,7 +139,13 @@ impl DtlsStream {
             }
             let held = (!self.held).then(|| clock() + HELD_AFTER);
             let deadline = earliest([give_up, self.connection.deadline(), held]);
-            match wait(&mut self.connection, &mut self.transport, deadline)? {
+            let Self {
+                connection,
+                transport,
+                datagram,
+                ..
+            } = self;
+            match wait(connection, transport, datagram, deadline)? {
                 Arrival::Datagram => {}
                 Arrival::TimedOut => {
                     let now = clock();
@@ -252,11 +262,12 @@ impl Drop for DtlsStream {
 fn shake_hands(
     connection: &mut Connection,
     transport: &mut Transport,
+    datagram: &mut Datagram,
 ) -> Result<(), HandshakeError> {
     while connection.handshake(clock())? == Progress::Waiting {
         transmit(connection, transport);
         let deadline = connection.deadline();
-        match wait(connection, transport, deadline)? {
+        match wait(connection, transport, datagram, deadline)? {
             Arrival::Datagram => {}
             Arrival::TimedOut => connection.handle_timeout(clock())?,
             Arrival::Stopped => return Err(HandshakeError::Stopped),
@@ -266,18 +277,14 @@ fn shake_hands(
 }
 
 /// Waits for a datagram and hands it to the connection.
-///
-/// Never inlined: the buffer lies on the stack, in pages that the handshake has touched anyway, and
-/// must not push OpenSSL's own frames deeper.
-#[inline(never)]
 fn wait(
     connection: &mut Connection,
     transport: &mut Transport,
+    datagram: &mut Datagram,
     deadline: Option<Instant>,
 ) -> io::Result<Arrival> {
-    let mut datagram = Datagram::empty();
     let (settings, stats) = (connection.settings(), connection.stats());
-    let arrival = transport.recv(&mut datagram, deadline, settings, stats)?;
+    let arrival = transport.recv(datagram, deadline, settings, stats)?;
     if arrival == Arrival::Datagram {
         connection.receive(datagram.bytes(), clock());
     }
