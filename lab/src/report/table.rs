@@ -69,14 +69,26 @@ fn cells(row: &Row) -> [String; 7] {
     [
         row.scenario.clone(),
         row.family.to_string(),
-        row.server.clone(),
-        row.client.clone(),
+        shortened(&row.server),
+        shortened(&row.client),
         row.status.word().to_owned(),
         row.handshake_ms.map_or_else(|| "-".to_owned(), duration),
         row.resent
             .map_or_else(|| "-".to_owned(), |resent| resent.to_string()),
     ]
 }
+
+/// The beginning of a label; the whole stands in the replay command.
+fn shortened(label: &str) -> String {
+    if label.chars().count() <= WIDEST_LABEL {
+        return label.to_owned();
+    }
+    let kept: String = label.chars().take(WIDEST_LABEL - 1).collect();
+    format!("{}…", kept.trim_end())
+}
+
+/// Characters; `ours --handshake-timeout 3s` fits.
+const WIDEST_LABEL: usize = 32;
 
 fn duration(milliseconds: f64) -> String {
     if milliseconds < 1000.0 {

@@ -98,3 +98,24 @@ fn requirement_is_checked_and_all_means_everything() {
             .contains("`opnssl`")
     );
 }
+
+#[test]
+fn endpoint_with_many_arguments_is_shortened_in_its_column() {
+    let mut long = row(Status::Pass);
+    long.client = format!("openssl -servername {}", "name.".repeat(30));
+    let runs = vec![long];
+    let summary = Summary::of(&runs, Duration::ZERO);
+    let report = Report {
+        seed: "7c1e".to_owned(),
+        backend: "wire",
+        runs,
+        summary,
+    };
+    let mut text = anstream::StripStream::new(Vec::new());
+    write_table(&mut text, &report).expect("memory takes everything");
+    let text = String::from_utf8(text.into_inner()).expect("the table is text");
+    assert!(
+        text.contains("openssl -servername name.name.n…  "),
+        "{text}"
+    );
+}
