@@ -43,6 +43,8 @@ impl Stage<'_> {
             let last_words = server
                 .last_words()
                 .unwrap_or_else(|| "not a word".to_owned());
+            // Its pipes close a moment before its status can be had.
+            server.wait_until(now() + SLICE);
             if ending(&mut server, self.origin).unsupported {
                 return Err(RunError::Unsupported(last_words));
             }
