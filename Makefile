@@ -43,6 +43,7 @@ run: build ## start the server with a fresh test PKI and print what to paste for
 test: ## run all tests, without root
 	@scripts/deps.sh test
 	cargo build --locked --workspace
+	cargo build --locked -p dtls-server --features testing --bin dtls-server-weakened
 	cargo test --locked --workspace --doc --quiet
 	cargo nextest run --locked --workspace
 

@@ -1,14 +1,18 @@
 //! Listener, stream and connector over real loopback sockets.
 
+#![expect(clippy::unwrap_used, reason = "tests and their helpers fail by panicking")]
+
 mod common;
 
 use std::net::UdpSocket;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use common::{EchoServer, PKI, anchors, assert_echo, connector, identity, server_config};
+use dtls::core::{Connection, Progress, Read};
 use dtls::{
     BindError, ClientConfig, ConnectError, Counter, DtlsConnector, DtlsListener, HandshakeError,
-    PortSharing, Recv, ServerTrust,
+    PortSharing, Recv, ServerTrust, Stats,
 };
 use dtls_certs::Profile;
 
@@ -187,6 +191,81 @@ fn a_stopped_stream_wakes_up_and_can_still_close_in_order() {
     let mut buffer = [0; 100];
     assert_eq!(client.recv(&mut buffer).unwrap(), Recv::Data(3));
     assert_eq!(client.recv(&mut buffer).unwrap(), Recv::Closed);
+}
+
+/// Handshakes on `socket` and echoes once; the connection is not closed.
+fn visit(socket: &UdpSocket) -> Connection {
+    let config = ClientConfig::builder(ServerTrust::Anyone).build().unwrap();
+    let (stats, server) = (Arc::<Stats>::default(), socket.peer_addr().unwrap());
+    let mut client =
+        Connection::connect(&config, "localhost", server, None, &stats, now()).unwrap();
+    let mut buffer = [0; 4096];
+    let mut pump = |client: &mut Connection| {
+        while let Some(datagram) = client.transmit() {
+            socket.send(&datagram).unwrap();
+        }
+        let length = socket
+            .recv(&mut buffer)
+            .expect("an answer, without any retransmission");
+        client.receive(&buffer[..length], now());
+    };
+    while client.handshake(now()).unwrap() == Progress::Waiting {
+        pump(&mut client);
+    }
+    client.write(b"ping").unwrap();
+    let mut read = Read::Empty;
+    while read == Read::Empty {
+        pump(&mut client);
+        read = client.read(&mut [0; 100]).unwrap();
+    }
+    assert_eq!(read, Read::Data(4));
+    client
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "an Instant can only be had from the clock"
+)]
+fn now() -> Instant {
+    Instant::now()
+}
+
+/// A client's socket whose wait is shorter than the first retransmission.
+fn one_port(server: &EchoServer) -> UdpSocket {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.connect(server.address).unwrap();
+    socket
+        .set_read_timeout(Some(Duration::from_millis(900)))
+        .unwrap();
+    socket
+}
+
+#[test]
+fn a_client_that_closes_and_returns_from_the_same_port_loses_no_hello() {
+    for sharing in SHARINGS {
+        let config = server_config().port_sharing(sharing).build().unwrap();
+        let server = EchoServer::start("127.0.0.1:0", config);
+        let socket = one_port(&server);
+        for _ in 0..50 {
+            let mut client = visit(&socket);
+            client.close();
+            while let Some(datagram) = client.transmit() {
+                socket.send(&datagram).unwrap();
+            }
+        }
+        assert_eq!(server.stats.get(Counter::HandshakesCompleted), 50);
+    }
+}
+
+#[test]
+fn a_client_that_starts_over_from_the_same_port_is_served_at_once() {
+    let server = EchoServer::start("127.0.0.1:0", server_config().build().unwrap());
+    let socket = one_port(&server);
+    for _ in 0..10 {
+        visit(&socket);
+    }
+    assert_eq!(server.stats.get(Counter::Reconnects), 9);
+    assert_eq!(server.stats.get(Counter::ConnectionsAccepted), 1);
 }
 
 #[test]

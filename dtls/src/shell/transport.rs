@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use socket2::SockRef;
 
 use crate::config::{Safeguard, Settings};
+use crate::core::record::client_hello_sequence;
 use crate::stats::{Counter, Stats};
 use crate::sys::udp::Datagram;
 
@@ -32,6 +33,9 @@ pub(crate) struct Stray {
 
 /// Where strays go.
 pub(crate) type StrayPost = Post<Stray>;
+
+/// Datagrams looked through when a connection ends; a client's first flight is one.
+const HANDED_BACK: usize = 64;
 
 /// What waiting for a datagram brought.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -262,6 +266,40 @@ impl Transport {
             Counter::StraysDropped
         };
         stats.count(outcome);
+    }
+}
+
+impl Drop for Transport {
+    /// Hands what has come since the last receive back to the listener: a client that starts its
+    /// next connection from the same port at once would otherwise lose its hello with the socket.
+    fn drop(&mut self) {
+        let (Some(route), Some(strays)) = (self.route.take(), &self.strays) else {
+            return;
+        };
+        // The route first, or the listener would send the hello here again.
+        drop(route);
+        if self.socket.set_nonblocking(true).is_err() {
+            return;
+        }
+        let mut datagram = Datagram::empty();
+        for _ in 0..HANDED_BACK {
+            let Ok(Some(peer)) = datagram.recv_from(self.socket.as_fd()) else {
+                return;
+            };
+            let tuple = FourTuple {
+                peer,
+                local: self.local,
+            };
+            let bytes = datagram.bytes();
+            // What belongs to the connection that ends here is of no use to anyone.
+            if peer != self.peer || client_hello_sequence(bytes).is_some() {
+                let datagram = bytes.to_vec();
+                if !strays.send(Stray { tuple, datagram }) {
+                    // Full: the rest is lost, as it would be in a full socket.
+                    return;
+                }
+            }
+        }
     }
 }
 

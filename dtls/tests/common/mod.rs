@@ -85,8 +85,12 @@ impl Drop for EchoServer {
 
 pub(crate) fn echo(mut stream: DtlsStream) {
     let mut buffer = [0; 16 * 1024];
-    while let Ok(Recv::Data(length)) = stream.recv(&mut buffer) {
-        stream.send(&buffer[..length]).unwrap();
+    loop {
+        match stream.recv(&mut buffer) {
+            Ok(Recv::Data(length)) => stream.send(&buffer[..length]).unwrap(),
+            Ok(Recv::Reconnected) => assert!(stream.accept_reconnect()),
+            _ => return,
+        }
     }
 }
 
