@@ -1,6 +1,9 @@
 //! Listener, stream and connector over real loopback sockets.
 
-#![expect(clippy::unwrap_used, reason = "tests and their helpers fail by panicking")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "tests and their helpers fail by panicking"
+)]
 
 mod common;
 
