@@ -30,7 +30,7 @@ impl Floor {
     pub(crate) fn new(pki: &PkiFiles) -> Result<Self, Failure> {
         let mut server = SslContext::builder(SslMethod::dtls_server())?;
         server.set_min_proto_version(Some(SslVersion::DTLS1_2))?;
-        server.set_cipher_list("ECDHE+AESGCM:ECDHE+CHACHA20")?;
+        server.set_cipher_list("ECDHE+AES128+AESGCM:ECDHE+AESGCM:ECDHE+CHACHA20")?;
         server.set_groups_list("X25519:P-256")?;
         server.set_options(SslOptions::NO_QUERY_MTU | SslOptions::COOKIE_EXCHANGE);
         server.set_session_cache_mode(SslSessionCacheMode::OFF);
