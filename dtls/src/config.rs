@@ -24,7 +24,7 @@ pub use identity::{Identity, TrustAnchors};
 pub use server::{ServerConfig, ServerConfigBuilder};
 
 /// The AEAD suites with ephemeral keys of RFC 9325 §4.2. A forged record is fatal to CBC suites
-/// with encrypt-then-MAC, so none are offered. AES-128 first: its SHA-256 costs a handshake 6 % less
+/// with encrypt-then-MAC, so none are offered. AES-128 first: its SHA-256 costs a handshake less
 /// than the SHA-384 of AES-256 where the processor has SHA instructions.
 const CIPHERS: &str = "ECDHE+AES128+AESGCM:ECDHE+AESGCM:ECDHE+CHACHA20";
 
