@@ -17,6 +17,7 @@ use openssl::ssl::{
 use crate::core::filter::MAX_MESSAGE;
 use crate::error::ConfigError;
 use crate::sys;
+use crate::sys::ssl::RetransmissionTimer;
 
 pub use client::{ClientConfig, ClientConfigBuilder, ServerTrust};
 pub(crate) use identity::fingerprint;
@@ -30,6 +31,8 @@ const CIPHERS: &str = "ECDHE+AES128+AESGCM:ECDHE+AESGCM:ECDHE+CHACHA20";
 
 /// In DTLS 1.2 the list governs certificates too: X25519 alone would refuse P-256 certificates.
 const GROUPS: &str = "X25519:P-256";
+
+const SECOND: Duration = Duration::from_secs(1);
 
 /// How listening and connected sockets share one port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -52,6 +55,7 @@ pub(crate) struct Settings {
     pub(crate) handshake_timeout: Duration,
     pub(crate) idle_timeout: Option<Duration>,
     pub(crate) link_mtu: u16,
+    pub(crate) retransmission: RetransmissionTimer,
     #[cfg(feature = "testing")]
     pub(crate) without: Vec<Safeguard>,
 }
@@ -62,6 +66,11 @@ impl Settings {
             handshake_timeout: Duration::from_secs(30),
             idle_timeout: None,
             link_mtu: 1500,
+            // RFC 6347 §4.2.4.1.
+            retransmission: RetransmissionTimer {
+                initial: Duration::from_secs(1),
+                longest: Duration::from_secs(60),
+            },
             #[cfg(feature = "testing")]
             without: Vec::new(),
         }
@@ -69,7 +78,7 @@ impl Settings {
 
     fn check(&self) -> Result<(), ConfigError> {
         let timeout = self.handshake_timeout;
-        if timeout.is_zero() || timeout > Duration::from_secs(3600) {
+        if timeout.is_zero() || timeout > 60 * 60 * SECOND {
             return Err(ConfigError::OutOfRange {
                 name: "the handshake timeout",
                 value: format!("{timeout:?}"),
@@ -88,6 +97,14 @@ impl Settings {
                 name: "the link MTU",
                 value: self.link_mtu.to_string(),
                 must: "between 576 and 16384 bytes",
+            });
+        }
+        let RetransmissionTimer { initial, longest } = self.retransmission;
+        if initial < Duration::from_millis(20) || initial > longest || longest > 60 * 60 * SECOND {
+            return Err(ConfigError::OutOfRange {
+                name: "the retransmission timer",
+                value: format!("{initial:?} to {longest:?}"),
+                must: "at least 20 ms at first, not shorter later, and at most 1 h",
             });
         }
         Ok(())

@@ -18,6 +18,9 @@ use dtls_certs::Profile;
 
 const CLIENT: &str = "192.0.2.1:40000";
 const SERVER: &str = "192.0.2.9:4433";
+/// Much shorter than on a real network: OpenSSL's timers run on the real clock.
+const FIRST_TIMER: Duration = Duration::from_millis(100);
+const LONGEST_TIMER: Duration = Duration::from_millis(250);
 const UNIX: u64 = 1_800_000_000;
 
 /// A client and a server; the server's connection exists once a hello was verified.
@@ -39,9 +42,13 @@ impl Pair {
         let start = now();
         let (client_stats, server_stats) = (Arc::<Stats>::default(), Arc::<Stats>::default());
         let client = ClientConfig::builder(ServerTrust::Anchors(anchors()))
+            .retransmission_timer(FIRST_TIMER, LONGEST_TIMER)
             .build()
             .unwrap();
-        let server = ServerConfig::builder(identity(profile)).build().unwrap();
+        let server = ServerConfig::builder(identity(profile))
+            .retransmission_timer(FIRST_TIMER, LONGEST_TIMER)
+            .build()
+            .unwrap();
         let peer = SERVER.parse().unwrap();
         Self {
             client: Connection::connect(&client, "localhost", peer, None, &client_stats, start)
@@ -377,4 +384,24 @@ fn duplicates_and_reversed_flights_are_survived() {
     let flight_6 = pair.at_server(&twice);
     pair.at_client(&flight_6);
     pair.assert_data_both_ways();
+}
+
+#[test]
+fn a_flight_is_sent_again_after_the_first_time_then_twice_as_long_up_to_the_longest() {
+    let mut pair = Pair::new();
+    pair.client.handshake(now()).unwrap();
+    drain(&mut pair.client);
+    for expected in [FIRST_TIMER, 2 * FIRST_TIMER, LONGEST_TIMER, LONGEST_TIMER] {
+        let before = now();
+        let left = pair.client.deadline().unwrap() - before;
+        assert!(left <= expected, "{left:?} of {expected:?}");
+        expire(&mut pair.client);
+        // OpenSSL takes less than 15 ms left for nothing left.
+        let waited = now() - before;
+        assert!(
+            waited + Duration::from_millis(15) >= left,
+            "{waited:?} of {left:?}"
+        );
+    }
+    assert_eq!(pair.client.retransmissions(), 4);
 }

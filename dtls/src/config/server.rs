@@ -14,6 +14,7 @@ use super::{
 use crate::core::CookieJar;
 use crate::core::hello::install_cookie_callbacks;
 use crate::error::ConfigError;
+use crate::sys::ssl::RetransmissionTimer;
 
 /// A server's configuration.
 #[derive(Clone)]
@@ -110,6 +111,15 @@ impl ServerConfigBuilder {
     #[must_use]
     pub fn port_sharing(mut self, sharing: PortSharing) -> Self {
         self.port_sharing = sharing;
+        self
+    }
+
+    /// Sends a flight again after `initial`, then after twice as long each time, up to `longest`.
+    /// Default 1 s and 60 s (RFC 6347 §4.2.4.1); less than 1 s suits networks that are known to be
+    /// near.
+    #[must_use]
+    pub fn retransmission_timer(mut self, initial: Duration, longest: Duration) -> Self {
+        self.settings.retransmission = RetransmissionTimer { initial, longest };
         self
     }
 

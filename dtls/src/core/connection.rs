@@ -157,6 +157,8 @@ impl Connection {
             successor: None,
         };
         connection.timers.set_idle(settings.idle_timeout);
+        let ssl = sys::ssl::ssl_mut(&mut connection.stream);
+        sys::ssl::set_timer(ssl, settings.retransmission)?;
         let mtu = connection.datagram_mtu(settings.link_mtu);
         connection.set_datagram_mtu(mtu)?;
         Ok(connection)

@@ -1,6 +1,6 @@
 //! Declarations and constants that `openssl-sys` lacks. Nothing here runs.
 
-use std::ffi::{c_char, c_int, c_void};
+use std::ffi::{c_char, c_int, c_uint, c_void};
 
 use openssl_sys::{SSL, SSL_CIPHER};
 
@@ -19,6 +19,9 @@ pub(super) struct BioAddr {
 unsafe extern "C" {
     /// `DTLSv1_listen(3)`. `peer` must not be null.
     pub(super) fn DTLSv1_listen(ssl: *mut SSL, peer: *mut BioAddr) -> c_int;
+    /// `DTLS_set_timer_cb(3)`. The callback is asked for the next timer in microseconds, given the
+    /// last one, or 0 for the first.
+    pub(super) fn DTLS_set_timer_cb(ssl: *mut SSL, callback: TimerCallback);
     /// `DTLS_get_data_mtu(3)`.
     pub(super) fn DTLS_get_data_mtu(ssl: *const SSL) -> usize;
     /// `SSL_get_pending_cipher(3)`.
@@ -36,6 +39,9 @@ unsafe extern "C" {
     /// `OBJ_nid2sn(3)`; the string is static.
     pub(super) fn OBJ_nid2sn(nid: c_int) -> *const c_char;
 }
+
+/// `DTLS_timer_cb` of <openssl/ssl.h>.
+pub(super) type TimerCallback = unsafe extern "C" fn(ssl: *mut SSL, last_us: c_uint) -> c_uint;
 
 /// The type of the pointer argument of `SSL_ctrl(3)`.
 pub(super) type Parg = *mut c_void;

@@ -2,13 +2,15 @@
 //!
 //! Runs on the thread that owns the `SSL`.
 
-use std::ffi::{CStr, c_int};
+use std::ffi::{CStr, c_int, c_uint};
 use std::ptr;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use foreign_types::ForeignTypeRef;
 use openssl::error::ErrorStack;
-use openssl::ssl::{SslCipherRef, SslContextBuilder, SslRef, SslSessionRef, SslStream};
+use openssl::ex_data::Index;
+use openssl::ssl::{Ssl, SslCipherRef, SslContextBuilder, SslRef, SslSessionRef, SslStream};
 
 use super::ffi;
 
@@ -87,6 +89,55 @@ pub(crate) fn get_timeout(ssl: &SslRef) -> Option<Duration> {
         let micros = u64::try_from(left.tv_usec).unwrap_or(0);
         Duration::from_secs(seconds) + Duration::from_micros(micros)
     })
+}
+
+/// When flights are sent again: after `initial`, then after twice the last time, but never more
+/// than `longest`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RetransmissionTimer {
+    pub(crate) initial: Duration,
+    pub(crate) longest: Duration,
+}
+
+impl RetransmissionTimer {
+    /// The time that follows `last`; zero asks for the first.
+    fn after(self, last: Duration) -> Duration {
+        if last.is_zero() {
+            self.initial
+        } else {
+            (2 * last).min(self.longest)
+        }
+    }
+}
+
+/// Replaces OpenSSL's schedule of retransmissions (`DTLS_set_timer_cb(3)`).
+///
+/// # Errors
+/// Out of memory.
+pub(crate) fn set_timer(ssl: &mut SslRef, timer: RetransmissionTimer) -> Result<(), ErrorStack> {
+    ssl.set_ex_data(timer_index()?, timer);
+    // SAFETY: the callback is a plain function and lives for ever; what it reads was stored above.
+    unsafe { ffi::DTLS_set_timer_cb(ssl.as_ptr(), next_timer) };
+    Ok(())
+}
+
+fn timer_index() -> Result<Index<Ssl, RetransmissionTimer>, ErrorStack> {
+    static INDEX: OnceLock<Index<Ssl, RetransmissionTimer>> = OnceLock::new();
+    if let Some(index) = INDEX.get() {
+        return Ok(*index);
+    }
+    let index = Ssl::new_ex_index()?;
+    Ok(*INDEX.get_or_init(|| index))
+}
+
+/// OpenSSL's question for the next timer. Does not unwind: it neither indexes nor unwraps.
+unsafe extern "C" fn next_timer(ssl: *mut openssl_sys::SSL, last_us: c_uint) -> c_uint {
+    // SAFETY: OpenSSL passes the SSL whose timer it sets, which is live and used by this thread.
+    let ssl = unsafe { SslRef::from_ptr(ssl) };
+    let timer = timer_index().ok().and_then(|index| ssl.ex_data(index));
+    let last = Duration::from_micros(last_us.into());
+    let next = timer.map_or(Duration::from_secs(1), |timer| timer.after(last));
+    c_uint::try_from(next.as_micros()).unwrap_or(c_uint::MAX)
 }
 
 /// What `DTLSv1_handle_timeout(3)` did.
@@ -214,4 +265,26 @@ pub(crate) fn clear_errors() {
 pub(crate) fn thread_stop() {
     // SAFETY: frees the calling thread's own state; no reference into it is held by safe code.
     unsafe { ffi::OPENSSL_thread_stop() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_retransmission_timer_doubles_up_to_the_longest() {
+        let seconds = Duration::from_secs;
+        let timer = RetransmissionTimer {
+            initial: seconds(1),
+            longest: seconds(60),
+        };
+        let mut last = Duration::ZERO;
+        let schedule: Vec<u64> = std::iter::repeat_with(|| {
+            last = timer.after(last);
+            last.as_secs()
+        })
+        .take(8)
+        .collect();
+        assert_eq!(schedule, [1, 2, 4, 8, 16, 32, 60, 60]);
+    }
 }
