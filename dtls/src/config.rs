@@ -15,6 +15,7 @@ use openssl::ssl::{
 };
 
 use crate::core::filter::MAX_MESSAGE;
+use crate::core::heartbeat;
 use crate::error::ConfigError;
 use crate::sys;
 use crate::sys::ssl::RetransmissionTimer;
@@ -54,6 +55,8 @@ pub type KeyLog = Arc<dyn Fn(&str) + Send + Sync>;
 pub(crate) struct Settings {
     pub(crate) handshake_timeout: Duration,
     pub(crate) idle_timeout: Option<Duration>,
+    pub(crate) heartbeat: bool,
+    pub(crate) probe_when_idle: Option<Duration>,
     pub(crate) link_mtu: u16,
     pub(crate) retransmission: RetransmissionTimer,
     #[cfg(feature = "testing")]
@@ -65,6 +68,8 @@ impl Settings {
         Self {
             handshake_timeout: Duration::from_secs(30),
             idle_timeout: None,
+            heartbeat: false,
+            probe_when_idle: None,
             link_mtu: 1500,
             // RFC 6347 §4.2.4.1.
             retransmission: RetransmissionTimer {
@@ -92,6 +97,16 @@ impl Settings {
                 must: "more than 0",
             });
         }
+        if self
+            .probe_when_idle
+            .is_some_and(|timeout| timeout.is_zero())
+        {
+            return Err(ConfigError::OutOfRange {
+                name: "the time to wait for an answer to a probe",
+                value: "0s".to_owned(),
+                must: "more than 0",
+            });
+        }
         if !(576..=16_384).contains(&self.link_mtu) {
             return Err(ConfigError::OutOfRange {
                 name: "the link MTU",
@@ -106,6 +121,14 @@ impl Settings {
                 value: format!("{initial:?} to {longest:?}"),
                 must: "at least 20 ms at first, not shorter later, and at most 1 h",
             });
+        }
+        Ok(())
+    }
+
+    /// Makes the hellos of a context say what these settings ask for.
+    fn install(&self, context: &mut SslContextBuilder) -> Result<(), ConfigError> {
+        if self.heartbeat || self.probe_when_idle.is_some() {
+            heartbeat::extension::install(context).map_err(openssl("the heartbeat extension"))?;
         }
         Ok(())
     }

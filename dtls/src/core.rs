@@ -3,8 +3,8 @@
 //! ```text
 //! datagram ─► HelloVerifier (DTLSv1_listen, cookie) ─► Connection
 //! datagram ─► RecordFilter ─► slot ─► OpenSSL ─► slot ─► Renumber ─► datagram
-//!                                      │
-//!                                   Timers ─► deadline
+//!                      │               │
+//!                  Heartbeat        Timers ─► deadline
 //! ```
 //!
 //! Nothing here opens a socket or reads a clock, so the same code runs behind a blocking socket and
@@ -17,9 +17,11 @@ pub(crate) mod renumber;
 pub(crate) mod cookie;
 pub(crate) mod hello;
 pub(crate) mod timers;
+pub(crate) mod heartbeat;
 pub(crate) mod connection;
 pub(crate) mod reconnect;
 
 pub use connection::{Connection, Progress, Read};
 pub use cookie::CookieJar;
+pub use heartbeat::Liveness;
 pub use hello::{HelloOutcome, HelloVerifier};

@@ -54,6 +54,7 @@ pub use config::{
     ClientConfig, ClientConfigBuilder, Identity, KeyLog, PortSharing, ServerConfig,
     ServerConfigBuilder, ServerTrust, TrustAnchors,
 };
+pub use core::Liveness;
 pub use error::{
     AcceptError, BindError, ConfigError, ConnectError, HandshakeError, RecvError, SendError,
 };

@@ -16,5 +16,6 @@ pub(crate) mod mailbox;
 pub(crate) mod listener;
 pub(crate) mod handoff;
 pub(crate) mod transport;
+pub(crate) mod backlog;
 pub(crate) mod stream;
 pub(crate) mod connector;

@@ -78,6 +78,28 @@ pub enum Counter {
     DroppedRunt,
     /// Records of the next epoch beyond those kept during a handshake.
     DroppedEarly,
+    /// Heartbeat requests sent, repetitions included.
+    HeartbeatRequestsSent,
+    /// Heartbeat requests answered.
+    HeartbeatResponsesSent,
+    /// Answers to our heartbeat requests.
+    HeartbeatResponsesReceived,
+    /// Probes that ended without an answer.
+    ProbesUnanswered,
+    /// Heartbeats during a handshake, or where none were agreed on.
+    DroppedHeartbeatUnexpected,
+    /// Heartbeats that the peer did not seal.
+    DroppedHeartbeatForged,
+    /// Heartbeats with a record number seen before, or too old to know.
+    DroppedHeartbeatReplayed,
+    /// Heartbeats of no known type, or whose payload and padding do not fit into their record.
+    DroppedHeartbeatMalformed,
+    /// Heartbeat responses to nothing we asked.
+    DroppedHeartbeatUnasked,
+    /// Heartbeat requests too many, or too long to answer.
+    DroppedHeartbeatExcess,
+    /// Records of data dropped because more came during a probe than is kept.
+    DroppedDuringProbe,
 }
 
 impl Counter {

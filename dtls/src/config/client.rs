@@ -122,6 +122,23 @@ impl ClientConfigBuilder {
         self
     }
 
+    /// Offers heartbeats to the server (RFC 6520); if it agrees: each end may then ask the
+    /// other for a sign of life, see [`DtlsStream::probe`](crate::DtlsStream::probe). Default: no.
+    #[must_use]
+    pub fn heartbeat(mut self, offer: bool) -> Self {
+        self.settings.heartbeat = offer;
+        self
+    }
+
+    /// Before a connection counts as idle, asks the server for a sign of life and waits this long for
+    /// it; an ICMP error that calls the server unreachable makes it ask too. Implies
+    /// [`Self::heartbeat`]; without effect where the server does not agree to that. Default: no.
+    #[must_use]
+    pub fn probe_when_idle(mut self, timeout: Option<Duration>) -> Self {
+        self.settings.probe_when_idle = timeout;
+        self
+    }
+
     /// Builds datagrams for links of this many bytes, IP header included. Default 1500.
     #[must_use]
     pub fn link_mtu(mut self, bytes: u16) -> Self {
@@ -152,6 +169,7 @@ impl ClientConfigBuilder {
     pub fn build(self) -> Result<ClientConfig, ConfigError> {
         self.settings.check()?;
         let mut context = base_context(SslMethod::dtls_client(), self.key_log)?;
+        self.settings.install(&mut context)?;
         if let Some(identity) = &self.identity {
             identity
                 .install(&mut context)

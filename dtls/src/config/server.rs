@@ -100,6 +100,23 @@ impl ServerConfigBuilder {
         self
     }
 
+    /// Agrees with the client on heartbeats (RFC 6520), if it offers them: each end may then ask the
+    /// other for a sign of life, see [`DtlsStream::probe`](crate::DtlsStream::probe). Default: no.
+    #[must_use]
+    pub fn heartbeat(mut self, offer: bool) -> Self {
+        self.settings.heartbeat = offer;
+        self
+    }
+
+    /// Before a connection counts as idle, asks the client for a sign of life and waits this long for
+    /// it; an ICMP error that calls the client unreachable makes it ask too. Implies
+    /// [`Self::heartbeat`]; without effect where the client does not agree to that. Default: no.
+    #[must_use]
+    pub fn probe_when_idle(mut self, timeout: Option<Duration>) -> Self {
+        self.settings.probe_when_idle = timeout;
+        self
+    }
+
     /// Builds datagrams for links of this many bytes, IP header included. Default 1500.
     #[must_use]
     pub fn link_mtu(mut self, bytes: u16) -> Self {
@@ -146,6 +163,7 @@ impl ServerConfigBuilder {
         self.settings.check()?;
         self.identity.check_validity()?;
         let mut context = base_context(SslMethod::dtls_server(), self.key_log)?;
+        self.settings.install(&mut context)?;
         self.identity
             .install(&mut context)
             .map_err(openssl("the certificate"))?;

@@ -9,6 +9,8 @@
 //!
 //! Runs on the thread that owns it: the listener's until hand-off, then the worker's.
 
+mod liveness;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,6 +26,7 @@ use crate::stats::{Counter, Stats};
 use crate::sys;
 
 use super::filter::{HeldAlert, Phase, RecordFilter};
+use super::heartbeat::Heartbeat;
 use super::reconnect::Reconnect;
 use super::renumber::Renumber;
 use super::slot::Slot;
@@ -72,6 +75,7 @@ pub struct Connection {
     /// A server's watch for a client that starts over.
     reconnect: Option<Box<Reconnect>>,
     successor: Option<Box<Self>>,
+    heartbeat: Option<Box<Heartbeat>>,
 }
 
 /// IPv4 and UDP headers; IPv6 and UDP headers.
@@ -155,6 +159,7 @@ impl Connection {
             max_payload: 0,
             reconnect: None,
             successor: None,
+            heartbeat: None,
         };
         connection.timers.set_idle(settings.idle_timeout);
         let ssl = sys::ssl::ssl_mut(&mut connection.stream);
@@ -193,6 +198,9 @@ impl Connection {
         }
         self.received_at = now;
         self.unread = self.stream.get_mut().is_full();
+        if sighting.heartbeat {
+            self.receive_heartbeats(datagram, now);
+        }
     }
 
     /// Goes on with the handshake as far as the datagrams received allow.
@@ -212,7 +220,7 @@ impl Connection {
             self.follow_phase();
             match step {
                 Ok(()) => {
-                    self.establish(now);
+                    self.establish(now)?;
                     return Ok(Progress::Established);
                 }
                 Err(error) if error.code() == ErrorCode::WANT_READ => {
@@ -244,17 +252,22 @@ impl Connection {
     /// When [`Self::handle_timeout`] wants to be called, if ever.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
+        let timers = if self.is_probing() {
+            self.timers.deadline_but_idle()
+        } else {
+            self.timers.deadline()
+        };
         let candidate = self
             .reconnect
             .as_ref()
             .and_then(|reconnect| reconnect.deadline());
-        [self.timers.deadline(), candidate]
+        [timers, self.beat_deadline(), candidate]
             .into_iter()
             .flatten()
             .min()
     }
 
-    /// Sends the last flight again if that is due.
+    /// Sends the last flight or the heartbeat request again if that is due.
     ///
     /// # Errors
     /// The handshake has taken too long.
@@ -262,6 +275,7 @@ impl Connection {
         if let Some(reconnect) = &mut self.reconnect {
             reconnect.handle_timeout(now);
         }
+        self.beat(now);
         match self.timers.due(now) {
             Some(Due::Handshake) => return Err(self.timed_out()),
             Some(Due::AlertGrace) => {
@@ -288,10 +302,15 @@ impl Connection {
         Ok(())
     }
 
-    /// Whether the idle timeout has passed.
+    /// Whether the idle timeout has passed and no probe is going on; where the configuration says
+    /// `probe_when_idle`, whether the peer has left such a probe unanswered.
     #[must_use]
     pub fn is_idle(&self, now: Instant) -> bool {
-        self.timers.due(now) == Some(Due::Idle)
+        if self.probe_policy().is_some() {
+            self.found_silent()
+        } else {
+            self.timers.due(now) == Some(Due::Idle) && !self.is_probing()
+        }
     }
 
     /// Reads one record's data into `buffer`, which should hold 16 KiB or the largest record the
@@ -413,10 +432,12 @@ impl Connection {
         }
     }
 
-    fn establish(&mut self, now: Instant) {
+    fn establish(&mut self, now: Instant) -> Result<(), HandshakeError> {
         if self.took.is_some() {
-            return;
+            return Ok(());
         }
+        let heartbeat = Heartbeat::negotiated(self.stream.ssl()).map_err(HandshakeError::Tls)?;
+        self.heartbeat = heartbeat.map(Box::new);
         self.took = Some(now.saturating_duration_since(self.started));
         self.filter.enter(Phase::Established);
         self.timers.established(now);
@@ -430,6 +451,7 @@ impl Connection {
         if self.stream.ssl().session_reused() {
             self.stats.count(Counter::HandshakesResumed);
         }
+        Ok(())
     }
 
     fn handshake_error(&self, error: &openssl::ssl::Error) -> HandshakeError {

@@ -10,8 +10,8 @@
 use crate::stats::{Counter, Stats};
 
 use super::record::{
-    ALERT, CHANGE_CIPHER_SPEC, CLIENT_HELLO, HANDSHAKE, RECORD_HEADER, Record, set_sequence,
-    split_fragment, split_record,
+    ALERT, CHANGE_CIPHER_SPEC, CLIENT_HELLO, HANDSHAKE, HEARTBEAT, RECORD_HEADER, Record,
+    set_sequence, split_fragment, split_record,
 };
 use super::renumber::Renumber;
 
@@ -37,6 +37,8 @@ pub(crate) struct HeldAlert {
 pub(crate) struct Sighting {
     /// A plaintext alert, held back; a hint at most.
     pub(crate) alert: Option<HeldAlert>,
+    /// Heartbeat records of an established connection: not for OpenSSL, which they would end.
+    pub(crate) heartbeat: bool,
 }
 
 /// The filter's memory of one connection.
@@ -125,6 +127,14 @@ impl RecordFilter {
             };
             rest = tail;
             let verdict = match record.epoch {
+                1 if record.content_type == HEARTBEAT => {
+                    if self.phase == Phase::Established {
+                        sighting.heartbeat = true;
+                        continue;
+                    }
+                    // RFC 6520 §3: not during a handshake.
+                    Err(Counter::DroppedHeartbeatUnexpected)
+                }
                 0 if self.phase == Phase::Established => Err(Counter::DroppedWrongEpoch),
                 0 => judge_plaintext(&record, &mut sighting),
                 1 => self.judge_protected(&record, cipher_changes_here),

@@ -10,6 +10,9 @@ pub(crate) const HANDSHAKE_HEADER: usize = 12;
 pub(crate) const CHANGE_CIPHER_SPEC: u8 = 20;
 pub(crate) const ALERT: u8 = 21;
 pub(crate) const HANDSHAKE: u8 = 22;
+pub(crate) const APPLICATION_DATA: u8 = 23;
+/// RFC 6520 §3.
+pub(crate) const HEARTBEAT: u8 = 24;
 /// Handshake type of a ClientHello (RFC 5246 §7.4).
 pub(crate) const CLIENT_HELLO: u8 = 1;
 

@@ -8,6 +8,8 @@
 use std::collections::VecDeque;
 use std::io;
 
+use super::heartbeat::protection::{Placeholder, Suite};
+use super::record::{APPLICATION_DATA, split_record};
 use super::renumber::Renumber;
 
 /// Datagrams on their way between the socket and OpenSSL.
@@ -19,6 +21,14 @@ pub(crate) struct Slot {
     renumber: Option<Renumber>,
     /// While set, records are packed into datagrams of up to this many bytes.
     pack_into: Option<usize>,
+    withholding: Option<Withholding>,
+}
+
+/// Set while application data is withheld.
+#[derive(Debug)]
+struct Withholding {
+    suite: Suite,
+    caught: Option<Placeholder>,
 }
 
 impl Slot {
@@ -55,10 +65,46 @@ impl Slot {
         self.renumber = Some(renumber);
     }
 
+    /// Withholds application data from here on: nothing of it is kept but the record number and
+    /// nonce that it has used up. Everything else goes its way.
+    pub(crate) fn withhold_data(&mut self, suite: Suite) {
+        self.withholding = Some(Withholding {
+            suite,
+            caught: None,
+        });
+    }
+
+    /// Lets application data through again; returns what the last withheld record used up.
+    pub(crate) fn stop_withholding(&mut self) -> Option<Placeholder> {
+        self.withholding.take()?.caught
+    }
+
+    /// Queues a record that OpenSSL did not write, as a datagram of its own.
+    pub(crate) fn push(&mut self, record: Vec<u8>) {
+        self.outbound.push_back(record);
+    }
+
     /// Gives back the memory that only a handshake needs.
     pub(crate) fn shrink(&mut self) {
         self.inbound.shrink_to_fit();
         self.outbound.shrink_to_fit();
+    }
+}
+
+impl Withholding {
+    /// The records that may pass.
+    fn sift(&mut self, records: &[u8]) -> Vec<u8> {
+        let mut passing = Vec::new();
+        let mut rest = records;
+        while let Some((record, tail)) = split_record(rest) {
+            rest = tail;
+            if record.content_type == APPLICATION_DATA {
+                self.caught = Placeholder::of(&record, self.suite);
+            } else {
+                passing.extend_from_slice(record.bytes);
+            }
+        }
+        passing
     }
 }
 
@@ -76,7 +122,13 @@ impl io::Read for Slot {
 
 impl io::Write for Slot {
     fn write(&mut self, records: &[u8]) -> io::Result<usize> {
-        let mut datagram = records.to_vec();
+        let mut datagram = match &mut self.withholding {
+            None => records.to_vec(),
+            Some(withholding) => withholding.sift(records),
+        };
+        if datagram.is_empty() {
+            return Ok(records.len());
+        }
         if let Some(renumber) = &mut self.renumber {
             renumber.apply(&mut datagram);
         }
@@ -114,6 +166,45 @@ mod tests {
         slot.arm();
         let error = slot.read(&mut [0; 10]).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+    }
+
+    fn record(content_type: u8, body: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![content_type, 0xfe, 0xfd, 0, 1, 0, 0, 0, 0, 0, 9, 0];
+        bytes.push(u8::try_from(body.len()).unwrap());
+        bytes.extend(body);
+        bytes
+    }
+
+    #[test]
+    fn withheld_data_leaves_nothing_behind_but_its_number_and_nonce() {
+        let mut slot = Slot::default();
+        slot.withhold_data(Suite::AES_128_GCM);
+        let placeholder = record(APPLICATION_DATA, b"NONCE678ciphertext and tag");
+        let alert = record(21, b"an alert that was due");
+        slot.write_all(&placeholder).unwrap();
+        slot.write_all(&[alert.clone(), placeholder].concat())
+            .unwrap();
+        assert!(!format!("{slot:?}").contains(&format!("{:?}", b"ciph").replace(['[', ']'], "")));
+        let caught = slot.stop_withholding().unwrap();
+        let seen = format!("{caught:?}");
+        assert!(seen.contains(&format!("{:?}", b"NONCE678")));
+        assert_eq!(slot.pop(), Some(alert));
+        assert_eq!(slot.pop(), None);
+        let data = record(APPLICATION_DATA, b"real data");
+        slot.write_all(&data).unwrap();
+        assert_eq!(slot.pop(), Some(data));
+        assert!(slot.stop_withholding().is_none());
+    }
+
+    #[test]
+    fn a_record_of_another_epoch_is_withheld_but_gives_no_placeholder() {
+        let mut slot = Slot::default();
+        slot.withhold_data(Suite::AES_128_GCM);
+        let mut placeholder = record(APPLICATION_DATA, &[7; 25]);
+        placeholder[4] = 2;
+        slot.write_all(&placeholder).unwrap();
+        assert!(slot.stop_withholding().is_none());
+        assert_eq!(slot.pop(), None);
     }
 
     #[test]

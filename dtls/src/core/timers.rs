@@ -79,6 +79,19 @@ impl Timers {
         self.last_heard = now;
     }
 
+    /// When the last authenticated datagram arrived.
+    pub(crate) fn last_heard(&self) -> Instant {
+        self.last_heard
+    }
+
+    /// When something other than the idle timeout has to be done, if ever.
+    pub(crate) fn deadline_but_idle(&self) -> Option<Instant> {
+        self.all()
+            .filter(|(_, due)| *due != Due::Idle)
+            .map(|(when, _)| when)
+            .min()
+    }
+
     /// When something has to be done, if ever.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.all().map(|(when, _)| when).min()

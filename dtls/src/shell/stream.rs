@@ -7,19 +7,23 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
-use crate::core::{Connection, Progress, Read};
+use crate::core::{Connection, Liveness, Progress, Read};
 use crate::error::{HandshakeError, RecvError, SendError};
 use crate::session::{HandshakeInfo, Session};
 use crate::stats::Counter;
 use crate::sys;
 use crate::sys::udp::Datagram;
 
+use super::backlog::Backlog;
 use super::transport::{Arrival, StreamHandle, Transport, clock};
 
 /// A connection silent for this long is held rather than busy: its thread gives OpenSSL's own
 /// per-thread state back (13 KiB), which is made anew when needed. Right after the handshake that
 /// would cost each handshake two random generators.
 const HELD_AFTER: Duration = Duration::from_millis(200);
+
+/// The longest data of one record (RFC 5246 §6.2.1).
+const LONGEST_DATA: usize = 1 << 14;
 
 /// A peer with a verified address whose handshake is still to come.
 ///
@@ -69,7 +73,8 @@ pub enum Recv {
     Closed,
     /// The time of [`DtlsStream::set_recv_timeout`] passed; the connection goes on.
     TimedOut,
-    /// The peer has been silent for the idle timeout; the connection goes on if you do.
+    /// The peer has been silent for the idle timeout, and to a probe where the configuration says
+    /// `probe_when_idle`; the connection goes on if you do.
     Idle,
     /// The client has lost its keys and started over from the same address and port (RFC 6347
     /// §4.2.8). This connection is over; [`DtlsStream::accept_reconnect`] goes on with the new one.
@@ -87,6 +92,7 @@ pub struct DtlsStream {
     connection: Box<Connection>,
     transport: Transport,
     datagram: Datagram,
+    backlog: Backlog,
     recv_timeout: Option<Duration>,
     closed: bool,
     /// See [`HELD_AFTER`].
@@ -109,6 +115,7 @@ impl DtlsStream {
             connection,
             transport,
             datagram,
+            backlog: Backlog::default(),
             recv_timeout: None,
             closed: false,
             held: false,
@@ -123,6 +130,9 @@ impl DtlsStream {
     /// # Errors
     /// The connection has ended out of order.
     pub fn recv(&mut self, buffer: &mut [u8]) -> Result<Recv, RecvError> {
+        if let Some(length) = self.backlog.take(buffer) {
+            return Ok(Recv::Data(length));
+        }
         let give_up = self.recv_timeout.map(|timeout| clock() + timeout);
         loop {
             let read = self.connection.read(buffer);
@@ -149,6 +159,10 @@ impl DtlsStream {
                 Arrival::Datagram => {}
                 Arrival::TimedOut => {
                     let now = clock();
+                    // Of an established connection only a client that starts over has flights to
+                    // repeat, and its failure is not this connection's.
+                    drop(self.connection.handle_timeout(now));
+                    transmit(&mut self.connection, &self.transport);
                     if self.connection.is_idle(now) {
                         self.connection.stats().count(Counter::IdleTimeouts);
                         return Ok(Recv::Idle);
@@ -160,10 +174,8 @@ impl DtlsStream {
                         self.held = true;
                         sys::ssl::thread_stop();
                     }
-                    // Of an established connection only a client that starts over has flights to
-                    // repeat, and its failure is not this connection's.
-                    drop(self.connection.handle_timeout(now));
                 }
+                Arrival::Hint => self.connection.suspect(clock()),
                 Arrival::Stopped => return Ok(Recv::Stopped),
             }
         }
@@ -178,8 +190,65 @@ impl DtlsStream {
             return false;
         };
         self.connection = successor;
+        self.backlog = Backlog::default();
         self.closed = false;
         true
+    }
+
+    /// Asks the peer for a sign of life (RFC 6520) and waits up to `timeout` for the answer. The
+    /// request is sent again after 1, 2, 4… seconds.
+    ///
+    /// Data that arrives meanwhile is kept for the next [`Self::recv`], as much of it as a kernel
+    /// would. If the peer closes the connection or starts over, or the handle stops it, this is
+    /// [`Liveness::Silent`] at once and the next [`Self::recv`] says which.
+    ///
+    /// # Errors
+    /// The connection has ended out of order.
+    pub fn probe(&mut self, timeout: Duration) -> Result<Liveness, RecvError> {
+        // What lies in the connection would be overwritten by the next datagram.
+        let mut open = self.put_by()?;
+        if !self.connection.probe(timeout, clock()) {
+            return Ok(Liveness::NotNegotiated);
+        }
+        loop {
+            transmit(&mut self.connection, &self.transport);
+            match self.connection.liveness() {
+                Some(found) => return Ok(found),
+                None if !open => return Ok(Liveness::Silent),
+                None => {}
+            }
+            let deadline = self.connection.deadline();
+            let Self {
+                connection,
+                transport,
+                datagram,
+                ..
+            } = self;
+            match wait(connection, transport, datagram, deadline)? {
+                Arrival::Datagram => open = self.put_by()?,
+                // As in `recv`.
+                Arrival::TimedOut => drop(self.connection.handle_timeout(clock())),
+                Arrival::Hint => {}
+                Arrival::Stopped => open = false,
+            }
+        }
+    }
+
+    /// Moves what the connection has received into the backlog; says whether the peer may send
+    /// more.
+    fn put_by(&mut self) -> Result<bool, RecvError> {
+        let mut buffer = vec![0; LONGEST_DATA];
+        loop {
+            match self.connection.read(&mut buffer)? {
+                Read::Data(length) => {
+                    if !self.backlog.put(&buffer[..length]) {
+                        self.connection.stats().count(Counter::DroppedDuringProbe);
+                    }
+                }
+                Read::Empty => return Ok(true),
+                Read::Closed | Read::Reconnected => return Ok(false),
+            }
+        }
     }
 
     /// Sends `data` as one datagram. Empty data sends nothing.
@@ -270,6 +339,7 @@ fn shake_hands(
         match wait(connection, transport, datagram, deadline)? {
             Arrival::Datagram => {}
             Arrival::TimedOut => connection.handle_timeout(clock())?,
+            Arrival::Hint => {}
             Arrival::Stopped => return Err(HandshakeError::Stopped),
         }
     }

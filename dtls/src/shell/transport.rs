@@ -44,6 +44,8 @@ pub(crate) enum Arrival {
     Datagram,
     /// Nothing until the deadline.
     TimedOut,
+    /// An ICMP error, where the configuration wants to know.
+    Hint,
     /// The connection was stopped from another thread.
     Stopped,
 }
@@ -193,6 +195,9 @@ impl Transport {
                 }
                 Err(error) if icmp::is_icmp(&error) && settings.keeps(Safeguard::IcmpPolicy) => {
                     stats.count(Counter::IcmpOnReceive);
+                    if settings.probe_when_idle.is_some() {
+                        return Ok(Arrival::Hint);
+                    }
                 }
                 Err(error) => return Err(error),
             }
