@@ -51,20 +51,17 @@ impl<'a> Message<'a> {
     }
 }
 
-/// A message with random padding.
+/// A message with random padding. The payload comes out of another message, or is short.
 ///
 /// # Errors
 /// OpenSSL has no randomness.
-///
-/// # Panics
-/// `payload` is longer than any message: it always comes out of one, or out of a constant.
 pub(crate) fn write(kind: Kind, payload: &[u8]) -> Result<Vec<u8>, ErrorStack> {
-    let length = u16::try_from(payload.len()).expect("a payload fits into its message");
+    debug_assert!(payload.len() <= LONGEST - OVERHEAD, "a payload fits");
+    let [.., l0, l1] = payload.len().to_be_bytes();
     let mut message = vec![0; OVERHEAD + payload.len()];
     let (header, rest) = message.split_at_mut(HEADER);
     let (copy, padding) = rest.split_at_mut(payload.len());
-    header[0] = kind as u8;
-    header[1..].copy_from_slice(&length.to_be_bytes());
+    header.copy_from_slice(&[kind as u8, l0, l1]);
     copy.copy_from_slice(payload);
     openssl::rand::rand_bytes(padding)?;
     Ok(message)

@@ -249,6 +249,10 @@ impl Protection {
     ///
     /// # Errors
     /// OpenSSL is out of memory; the number is lost, as if its record had been.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "one placeholder seals one record"
+    )]
     pub(crate) fn seal(
         &self,
         placeholder: Placeholder,
