@@ -72,6 +72,22 @@ fn a_peer_that_receives_is_alive_before_and_after_data() {
 }
 
 #[test]
+fn a_resumed_session_agrees_on_heartbeats_anew() {
+    let server = server();
+    let connector = connector();
+    let mut first = connector.connect("localhost", server.address).unwrap();
+    assert_echo(&mut first, b"first");
+    let session = first.session().unwrap();
+    drop(first);
+    let mut second = connector
+        .resume("localhost", server.address, &session)
+        .unwrap();
+    assert!(second.info().resumed);
+    assert_alive(second.probe(PATIENCE).unwrap());
+    assert_echo(&mut second, b"second");
+}
+
+#[test]
 fn a_peer_without_heartbeats_cannot_be_asked() {
     let server = EchoServer::start("127.0.0.1:0", server_config().build().unwrap());
     let mut stream = connector().connect("localhost", server.address).unwrap();

@@ -43,7 +43,9 @@ impl Connection {
     /// Takes an unauthenticated hint that the peer may be gone, such as an ICMP error: probes it if
     /// the configuration says `probe_when_idle`, and else does nothing.
     pub fn suspect(&mut self, now: Instant) {
-        if let Some(timeout) = self.probe_policy() {
+        // Hints that keep coming must not put the verdict off.
+        let policy = self.probe_policy().filter(|_| !self.is_probing());
+        if let Some(timeout) = policy {
             self.start_probe(Cause::Policy, timeout, now);
         }
     }

@@ -157,6 +157,13 @@ impl End {
             .iter()
             .filter(|(content_type, _)| *content_type == APPLICATION_DATA);
         assert_eq!(sent.count(), data, "a placeholder left: {numbers:?}");
+        let cipher = self.connection.ssl().current_cipher().unwrap().name();
+        if !cipher.contains("CHACHA20") {
+            let protected = self.wire.iter().filter(|datagram| datagram[3..5] == [0, 1]);
+            let nonces: Vec<_> = protected.map(|datagram| &datagram[13..21]).collect();
+            let distinct: HashSet<_> = nonces.iter().collect();
+            assert_eq!(distinct.len(), nonces.len(), "{cipher}");
+        }
     }
 }
 
@@ -759,9 +766,18 @@ fn a_suspicion_costs_one_request_and_ends_nothing_unless_the_peer_is_silent() {
     pair.client.receive(&answer, pair.now);
     assert!(!pair.client.connection.is_idle(pair.now));
     assert_eq!(pair.client.connection.deadline(), None);
+    let start = pair.now;
     pair.client.connection.suspect(pair.now);
     while pair.client.connection.deadline().is_some() {
         pair.expire();
+        assert_eq!(
+            pair.client.connection.is_idle(pair.now),
+            pair.now - start == 2 * SECOND,
+            "more hints put nothing off"
+        );
+        if pair.now - start < 2 * SECOND {
+            pair.client.connection.suspect(pair.now);
+        }
     }
     assert!(pair.client.connection.is_idle(pair.now));
     // The same for an application that asked for no policy: nothing happens at all.
