@@ -117,6 +117,21 @@ fn data_that_arrives_during_a_probe_is_received_afterwards_in_order() {
 }
 
 #[test]
+fn the_rest_of_a_record_outlives_a_probe() {
+    let server = server();
+    let mut stream = connector().connect("localhost", server.address).unwrap();
+    stream.set_recv_timeout(Some(PATIENCE));
+    stream.send(b"first and second").unwrap();
+    let mut buffer = [0; 9];
+    assert_eq!(stream.recv(&mut buffer[..5]).unwrap(), Recv::Data(5));
+    assert_alive(stream.probe(PATIENCE).unwrap());
+    assert_eq!(stream.recv(&mut buffer[..5]).unwrap(), Recv::Data(5));
+    assert_alive(stream.probe(PATIENCE).unwrap());
+    assert_eq!(stream.recv(&mut buffer).unwrap(), Recv::Data(6));
+    assert_eq!(&buffer[..6], b"second");
+}
+
+#[test]
 fn a_peer_that_does_not_receive_is_silent_until_it_does() {
     let config = server_config().heartbeat(true).build().unwrap();
     let mut listener = DtlsListener::bind("127.0.0.1:0".parse().unwrap(), config).unwrap();

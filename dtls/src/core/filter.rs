@@ -37,7 +37,7 @@ pub(crate) struct HeldAlert {
 pub(crate) struct Sighting {
     /// A plaintext alert, held back; a hint at most.
     pub(crate) alert: Option<HeldAlert>,
-    /// Heartbeat records of an established connection: not for OpenSSL, which they would end.
+    /// Protected heartbeat records: not for OpenSSL, which they would end.
     pub(crate) heartbeat: bool,
 }
 
@@ -128,12 +128,8 @@ impl RecordFilter {
             rest = tail;
             let verdict = match record.epoch {
                 1 if record.content_type == HEARTBEAT => {
-                    if self.phase == Phase::Established {
-                        sighting.heartbeat = true;
-                        continue;
-                    }
-                    // RFC 6520 §3: not during a handshake.
-                    Err(Counter::DroppedHeartbeatUnexpected)
+                    sighting.heartbeat = true;
+                    continue;
                 }
                 0 if self.phase == Phase::Established => Err(Counter::DroppedWrongEpoch),
                 0 => judge_plaintext(&record, &mut sighting),

@@ -105,6 +105,7 @@ impl Connection {
             if record.content_type != HEARTBEAT || record.epoch != 1 {
                 continue;
             }
+            // Nor during the handshake (RFC 6520 §3): there are none yet.
             let Some(heartbeat) = &mut self.heartbeat else {
                 self.stats.count(Counter::DroppedHeartbeatUnexpected);
                 continue;
