@@ -436,7 +436,8 @@ impl Connection {
         if self.took.is_some() {
             return Ok(());
         }
-        let heartbeat = Heartbeat::negotiated(self.stream.ssl()).map_err(HandshakeError::Tls)?;
+        let heartbeat = Heartbeat::negotiated(self.stream.ssl(), self.settings.retransmission)
+            .map_err(HandshakeError::Tls)?;
         self.heartbeat = heartbeat.map(Box::new);
         self.took = Some(now.saturating_duration_since(self.started));
         self.filter.enter(Phase::Established);

@@ -46,6 +46,7 @@ use openssl::error::ErrorStack;
 use openssl::ssl::SslRef;
 
 use crate::stats::{Counter, Stats};
+use crate::sys::ssl::RetransmissionTimer;
 
 use super::record::Record;
 use extension::PeerMode;
@@ -73,10 +74,6 @@ pub enum Liveness {
 /// RFC 6520 §3 allows one request in flight, so an honest one needs a round trip for each.
 const ANSWERS_PER_SECOND: u32 = 10;
 
-/// RFC 6347 §4.2.4.1, which RFC 6520 §3 refers to: 1 s, then doubling up to 60 s.
-const FIRST_TIMER: Duration = Duration::from_secs(1);
-const LONGEST_TIMER: Duration = Duration::from_secs(60);
-
 /// Random bytes by which an answer is recognised: enough that no answer fits two probes.
 const PAYLOAD: usize = 16;
 
@@ -85,6 +82,8 @@ const PAYLOAD: usize = 16;
 pub(crate) struct Heartbeat {
     protection: Protection,
     peer: PeerMode,
+    /// RFC 6520 §3: the same as for flights.
+    schedule: RetransmissionTimer,
     seen: Window,
     probe: Option<Probe>,
     verdict: Option<Verdict>,
@@ -132,11 +131,15 @@ pub(crate) enum Heard {
 }
 
 impl Heartbeat {
-    /// After the handshake: `None` if heartbeats were not agreed on.
+    /// After the handshake: `None` if heartbeats were not agreed on. Unanswered requests are sent
+    /// again by `schedule`.
     ///
     /// # Errors
     /// OpenSSL is out of memory.
-    pub(crate) fn negotiated(ssl: &SslRef) -> Result<Option<Self>, ErrorStack> {
+    pub(crate) fn negotiated(
+        ssl: &SslRef,
+        schedule: RetransmissionTimer,
+    ) -> Result<Option<Self>, ErrorStack> {
         let Some(peer) = extension::peer_mode(ssl) else {
             return Ok(None);
         };
@@ -144,6 +147,7 @@ impl Heartbeat {
         Ok(protection.map(|protection| Self {
             protection,
             peer,
+            schedule,
             seen: Window::default(),
             probe: None,
             verdict: None,
@@ -174,11 +178,12 @@ impl Heartbeat {
             // Without randomness no padding can be made either, so no request will leave.
             log::debug!("no randomness for a heartbeat");
         }
+        let timer = self.schedule.after(Duration::ZERO);
         self.probe = Some(Probe {
             payload,
             asked: now,
-            resend: now + FIRST_TIMER,
-            timer: FIRST_TIMER,
+            resend: now + timer,
+            timer,
             give_up: now + timeout,
             cause,
         });
@@ -220,7 +225,7 @@ impl Heartbeat {
         if probe.resend > now {
             return false;
         }
-        probe.timer = (probe.timer * 2).min(LONGEST_TIMER);
+        probe.timer = self.schedule.after(probe.timer);
         probe.resend = now + probe.timer;
         true
     }

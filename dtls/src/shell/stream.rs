@@ -195,8 +195,8 @@ impl DtlsStream {
         true
     }
 
-    /// Asks the peer for a sign of life (RFC 6520) and waits up to `timeout` for the answer. The
-    /// request is sent again after 1, 2, 4… seconds.
+    /// Asks the peer for a sign of life (RFC 6520) and waits up to `timeout` for the answer. An
+    /// unanswered request is sent again by the retransmission timer of flights, 1, 2, 4… seconds.
     ///
     /// Data that arrives meanwhile is kept for the next [`Self::recv`], as much of it as a kernel
     /// would. If the peer closes the connection or starts over, or the handle stops it, this is

@@ -101,7 +101,7 @@ pub(crate) struct RetransmissionTimer {
 
 impl RetransmissionTimer {
     /// The time that follows `last`; zero asks for the first.
-    fn after(self, last: Duration) -> Duration {
+    pub(crate) fn after(self, last: Duration) -> Duration {
         if last.is_zero() {
             self.initial
         } else {

@@ -23,7 +23,7 @@ use super::Connection;
 impl Connection {
     /// Asks the peer whether it is there; transmit the request. The answer shows in
     /// [`Self::liveness`]; until then [`Self::deadline`] and [`Self::handle_timeout`] send the
-    /// request again after 1, 2, 4… seconds and give up after `timeout`.
+    /// request again by the retransmission timer of flights, and give up after `timeout`.
     ///
     /// Says no if the peer cannot be asked. A probe that goes on already is not repeated, it only
     /// gets the new timeout: one request may be in flight (RFC 6520 §3).
