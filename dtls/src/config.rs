@@ -3,10 +3,14 @@
 //! A configuration is made once, checked while it is made, and shared by all threads.
 
 mod identity;
+mod suites;
+mod alpn;
+mod sni;
 mod server;
 mod client;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use openssl::error::ErrorStack;
@@ -23,15 +27,13 @@ use crate::sys::ssl::RetransmissionTimer;
 pub use client::{ClientConfig, ClientConfigBuilder, ServerTrust};
 pub(crate) use identity::fingerprint;
 pub use identity::{Identity, TrustAnchors};
-pub use server::{ServerConfig, ServerConfigBuilder};
-
-/// The AEAD suites with ephemeral keys of RFC 9325 §4.2. A forged record is fatal to CBC suites
-/// with encrypt-then-MAC, so none are offered. AES-128 first: its SHA-256 costs a handshake less
-/// than the SHA-384 of AES-256 where the processor has SHA instructions.
-const CIPHERS: &str = "ECDHE+AES128+AESGCM:ECDHE+AESGCM:ECDHE+CHACHA20";
+pub use server::{ClientAuth, ServerConfig, ServerConfigBuilder};
+pub(crate) use suites::Proofs;
+pub use suites::Suites;
 
 /// In DTLS 1.2 the list governs certificates too: X25519 alone would refuse P-256 certificates.
-const GROUPS: &str = "X25519:P-256";
+/// Keys are exchanged on the first one that both ends have.
+const GROUPS: &str = "X25519:P-256:P-384";
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -172,6 +174,8 @@ pub enum Safeguard {
 
 fn base_context(
     method: SslMethod,
+    suites: Suites,
+    proofs: Proofs,
     key_log: Option<KeyLog>,
 ) -> Result<SslContextBuilder, ConfigError> {
     let mut context = SslContext::builder(method).map_err(openssl("a context"))?;
@@ -179,8 +183,8 @@ fn base_context(
         .set_min_proto_version(Some(SslVersion::DTLS1_2))
         .and_then(|()| context.set_max_proto_version(Some(SslVersion::DTLS1_2)))
         .map_err(openssl("DTLS 1.2"))?;
-    context
-        .set_cipher_list(CIPHERS)
+    suites
+        .install(proofs, &mut context)
         .map_err(openssl("the cipher list"))?;
     context
         .set_groups_list(GROUPS)
@@ -194,16 +198,26 @@ fn base_context(
     context.set_mode(SslMode::RELEASE_BUFFERS);
     sys::ssl::set_max_cert_list(&mut context, u32::try_from(MAX_MESSAGE).unwrap_or(u32::MAX));
     if let Some(log) = key_log {
-        context.set_keylog_callback(move |_, line| log(line));
+        context.set_keylog_callback(move |_, line| {
+            if sys::callbacks::guard(|| log(line)).is_none() {
+                log::error!("the key log panicked; a line is lost");
+            }
+        });
     }
     Ok(context)
 }
 
-fn openssl(what: &'static str) -> impl Fn(ErrorStack) -> ConfigError {
+/// A number that no other configuration of this process has.
+fn next_id() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+pub(crate) fn openssl(what: &'static str) -> impl Fn(ErrorStack) -> ConfigError {
     move |source| ConfigError::OpenSsl { what, source }
 }
 
-/// The clock of cookies.
+/// The clock of cookies and ticket keys.
 pub(crate) fn unix_now() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)

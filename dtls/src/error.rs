@@ -52,6 +52,17 @@ pub enum ConfigError {
         /// "expired on …" or "is not valid before …".
         problem: String,
     },
+    /// The certificate's key is of a kind that no handshake could use.
+    #[error(
+        "the certificate in {certificate} has a key that OpenSSL cannot use in a DTLS 1.2 server \
+         ({kind}); every handshake would fail: use ECDSA P-256, ECDSA P-384 or RSA"
+    )]
+    UnusableKey {
+        /// Where the certificate came from.
+        certificate: String,
+        /// The kind, in OpenSSL's words.
+        kind: &'static str,
+    },
     /// A value lies outside its range.
     #[error("{name} is {value}, must be {must}")]
     OutOfRange {
@@ -127,7 +138,7 @@ pub enum HandshakeError {
     /// The handshake timeout passed. Caused by the network or a silent peer.
     #[error(
         "complete the handshake: no answer within {after:?} while in state \"{state}\" \
-         ({retransmissions} retransmissions)"
+         ({retransmissions} retransmissions){hint}"
     )]
     TimedOut {
         /// The handshake timeout.
@@ -136,6 +147,8 @@ pub enum HandshakeError {
         state: &'static str,
         /// Flights sent again.
         retransmissions: u32,
+        /// What else it may be, if anything comes to mind; starts with "; ".
+        hint: &'static str,
     },
     /// The peer sent an alert in the clear and then fell silent. Caused by the peer, as far as an
     /// unprotected datagram can be believed.
@@ -147,7 +160,7 @@ pub enum HandshakeError {
     /// The peer's certificate was refused. Caused by the peer, or by the trust configured here.
     #[error("complete the handshake: the peer's certificate was refused: {reason}")]
     Verification {
-        /// OpenSSL's verdict.
+        /// OpenSSL's verdict, or that of the configured [`Trust`](crate::Trust).
         reason: String,
     },
     /// OpenSSL ended the handshake. Caused by the peer.

@@ -44,6 +44,9 @@ pub mod core;
 mod shell;
 mod sys;
 mod config;
+mod verify;
+mod psk;
+mod tickets;
 mod session;
 mod error;
 mod stats;
@@ -51,16 +54,22 @@ mod stats;
 #[cfg(feature = "testing")]
 pub use config::Safeguard;
 pub use config::{
-    ClientConfig, ClientConfigBuilder, Identity, KeyLog, PortSharing, ServerConfig,
-    ServerConfigBuilder, ServerTrust, TrustAnchors,
+    ClientAuth, ClientConfig, ClientConfigBuilder, Identity, KeyLog, PortSharing, ServerConfig,
+    ServerConfigBuilder, ServerTrust, Suites, TrustAnchors,
 };
 pub use core::Liveness;
 pub use error::{
     AcceptError, BindError, ConfigError, ConnectError, HandshakeError, RecvError, SendError,
 };
-pub use session::{CertificateInfo, HandshakeInfo, Session};
+pub use psk::PskKey;
+pub use session::{CertificateInfo, ExportError, HandshakeInfo, Session};
 pub use shell::connector::{DtlsConnector, Outgoing};
 pub use shell::listener::{DtlsListener, ListenerHandle};
 pub use shell::stream::{DtlsStream, Incoming, Recv};
 pub use shell::transport::StreamHandle;
 pub use stats::{Counter, Stats};
+pub use tickets::{TicketKey, TicketKeys};
+pub use verify::{
+    Check, Fingerprint, FingerprintError, KnownPeer, KnownPeers, KnownPeersLineError, Presented,
+    Trust,
+};

@@ -2,33 +2,53 @@
 //!
 //! Plain values: any thread may hold them.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use openssl::error::ErrorStack;
-use openssl::ssl::{SslRef, SslSession};
-use openssl::x509::X509VerifyResult;
+use openssl::ssl::{NameType, SslRef, SslSession};
+use openssl::x509::{X509Ref, X509VerifyResult};
 
 use crate::core::Connection;
-use crate::sys;
+use crate::{sys, verify};
 
 /// OpenSSL's resumable secret, kept by a client to abbreviate its next handshake with the same
-/// server (RFC 5077). Only for connections of the same [`ClientConfig`](crate::ClientConfig).
+/// server (RFC 5077).
+///
+/// It is offered only by the [`ClientConfig`](crate::ClientConfig) and for the server name that it
+/// was made with, since a resumed handshake verifies nothing anew; otherwise the handshake is a
+/// full one.
 #[derive(Clone)]
-pub struct Session(SslSession);
+pub struct Session {
+    session: SslSession,
+    config: u64,
+    name: String,
+}
 
 impl std::fmt::Debug for Session {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Session").finish_non_exhaustive()
+        f.debug_struct("Session")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
     }
 }
 
 impl Session {
     pub(crate) fn of(ssl: &SslRef) -> Option<Self> {
-        ssl.session().map(|session| Self(session.to_owned()))
+        let counterpart = verify::counterpart(ssl)?;
+        Some(Self {
+            session: ssl.session()?.to_owned(),
+            config: counterpart.config,
+            name: counterpart.name.clone()?,
+        })
+    }
+
+    pub(crate) fn is_of(&self, config: u64, name: &str) -> bool {
+        self.config == config && self.name == name
     }
 
     pub(crate) fn offer(&self, ssl: &mut SslRef) -> Result<(), ErrorStack> {
-        sys::ssl::set_session(ssl, &self.0)
+        sys::ssl::set_session(ssl, &self.session)
     }
 }
 
@@ -48,12 +68,20 @@ pub struct HandshakeInfo {
     pub time: Duration,
     /// Flights this end sent again.
     pub retransmissions: u32,
-    /// The peer's certificates, leaf first; empty if it showed none or resumed.
+    /// The peer's certificates as it sent them, leaf first; empty if it showed none. After a
+    /// resumption it is the leaf of the first handshake, if that is still known.
     pub peer_chain: Vec<CertificateInfo>,
-    /// OpenSSL's verdict on them: `ok`, or why not.
+    /// The verdict on them: `ok`, or why not.
     pub verification: &'static str,
-    /// Whether the verdict was `ok`.
+    /// Whether the peer has proved who it is: by a certificate that the configured trust takes, or
+    /// by a pre-shared key.
     pub verified: bool,
+    /// The identity of the pre-shared key, where one was used.
+    pub psk_identity: Option<Vec<u8>>,
+    /// The name that the client asked for (server_name), if it did.
+    pub server_name: Option<String>,
+    /// The application protocol agreed on (ALPN), if any.
+    pub alpn: Option<Vec<u8>>,
 }
 
 /// A certificate for people to read.
@@ -68,6 +96,41 @@ pub struct CertificateInfo {
     pub not_after: String,
     /// SHA-256, colon-separated hexadecimal.
     pub fingerprint: String,
+    /// Host names, addresses, mail addresses and URIs it is for (subjectAltName).
+    pub names: Vec<String>,
+    /// The certificate itself.
+    pub der: Vec<u8>,
+}
+
+/// Why no keying material was exported.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ExportError {
+    /// The peer lacks the extended master secret (RFC 7627), without which somebody in between can
+    /// make two connections export the same (§5.4). Caused by the peer.
+    #[error(
+        "export keying material: the peer's DTLS library lacks the extended master secret \
+         (RFC 7627), without which the material is not unique to the connection"
+    )]
+    NoExtendedMasterSecret,
+    /// OpenSSL refused: a reserved label, or a handshake that is not complete. Caused by the
+    /// caller.
+    #[error("export keying material: {0}")]
+    OpenSsl(#[from] ErrorStack),
+}
+
+/// RFC 5705.
+pub(crate) fn export(
+    ssl: &SslRef,
+    label: &str,
+    context: Option<&[u8]>,
+    material: &mut [u8],
+) -> Result<(), ExportError> {
+    sys::ssl::clear_errors();
+    if ssl.is_init_finished() && !sys::ssl::has_extended_master_secret(ssl) {
+        return Err(ExportError::NoExtendedMasterSecret);
+    }
+    Ok(ssl.export_keying_material(material, label, context)?)
 }
 
 impl HandshakeInfo {
@@ -87,6 +150,8 @@ impl HandshakeInfo {
         {
             peer_chain.insert(0, leaf);
         }
+        let psk_identity = ssl.psk_identity().map(<[u8]>::to_vec);
+        let certified = !peer_chain.is_empty() && verdict == X509VerifyResult::OK;
         Self {
             version: ssl.version_str(),
             cipher: ssl
@@ -98,20 +163,45 @@ impl HandshakeInfo {
             retransmissions: connection.retransmissions(),
             peer_chain,
             verification: verdict.error_string(),
-            verified: verdict == X509VerifyResult::OK,
+            verified: certified || psk_identity.is_some(),
+            psk_identity,
+            server_name: ssl.servername(NameType::HOST_NAME).map(str::to_owned),
+            alpn: ssl.selected_alpn_protocol().map(<[u8]>::to_vec),
         }
     }
 }
 
 impl CertificateInfo {
-    fn of(certificate: &openssl::x509::X509Ref) -> Self {
+    pub(crate) fn of(certificate: &X509Ref) -> Self {
         Self {
             subject: name(certificate.subject_name()),
             issuer: name(certificate.issuer_name()),
             not_after: certificate.not_after().to_string(),
             fingerprint: crate::config::fingerprint(certificate).unwrap_or_default(),
+            names: names(certificate),
+            der: certificate.to_der().unwrap_or_default(),
         }
     }
+}
+
+fn names(certificate: &X509Ref) -> Vec<String> {
+    let alternatives = certificate.subject_alt_names();
+    let address = |bytes: &[u8]| match bytes.len() {
+        4 => <[u8; 4]>::try_from(bytes).ok().map(IpAddr::from),
+        _ => <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from),
+    };
+    alternatives
+        .iter()
+        .flatten()
+        .filter_map(|name| {
+            let text = name
+                .dnsname()
+                .or_else(|| name.email())
+                .or_else(|| name.uri());
+            text.map(str::to_owned)
+                .or_else(|| Some(address(name.ipaddress()?)?.to_string()))
+        })
+        .collect()
 }
 
 fn name(name: &openssl::x509::X509NameRef) -> String {

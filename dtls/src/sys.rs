@@ -1,4 +1,5 @@
-//! The only unsafe code of the project: OpenSSL calls that `openssl` lacks, and socket options.
+//! The only unsafe code of the project: OpenSSL calls and callbacks that `openssl` lacks, and
+//! socket options.
 //!
 //! Each wrapper is one safe function per C call, named as OpenSSL or the kernel names it, and holds
 //! no state of its own. Runs on whichever thread calls it: an `SSL` is only ever reached through
@@ -9,5 +10,6 @@
 )]
 
 mod ffi;
+pub(crate) mod callbacks;
 pub(crate) mod ssl;
 pub(crate) mod udp;

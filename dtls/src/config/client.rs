@@ -1,26 +1,23 @@
 //! A client's configuration. Made on the caller's thread, shared by all.
 
 use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use openssl::error::ErrorStack;
 use openssl::ssl::{SslContext, SslMethod, SslRef, SslVerifyMode};
 
-use super::{Identity, KeyLog, Settings, TrustAnchors, base_context, openssl};
+use super::alpn::Protocols;
+use super::{Identity, KeyLog, Proofs, Settings, Suites, base_context, next_id, openssl};
 use crate::error::ConfigError;
+use crate::psk::{ClientPsk, PskKey};
+use crate::session::Session;
 use crate::sys::ssl::RetransmissionTimer;
+use crate::verify::{Trust, introduce};
 
-/// Which server certificates a client takes.
-#[derive(Debug, Clone)]
-pub enum ServerTrust {
-    /// Those that end in one of these and carry the server's name.
-    Anchors(TrustAnchors),
-    /// Those that end in one of the system's (OpenSSL's default paths) and carry the server's name.
-    System,
-    /// Any: protects against eavesdroppers who only listen.
-    Anyone,
-}
+/// What a client trusts.
+pub type ServerTrust = Trust;
 
 /// A client's configuration.
 #[derive(Clone)]
@@ -28,6 +25,7 @@ pub struct ClientConfig {
     context: SslContext,
     settings: Arc<Settings>,
     check_name: bool,
+    id: u64,
 }
 
 impl fmt::Debug for ClientConfig {
@@ -42,13 +40,36 @@ impl fmt::Debug for ClientConfig {
 impl ClientConfig {
     /// Starts from what the client trusts; every other setting has a default.
     #[must_use]
-    pub fn builder(trust: ServerTrust) -> ClientConfigBuilder {
+    pub fn builder(trust: Trust) -> ClientConfigBuilder {
         ClientConfigBuilder {
-            trust,
+            trust: Some(trust),
+            psk: None,
             identity: None,
+            protocols: Protocols::default(),
+            suites: Suites::default(),
             key_log: None,
             settings: Settings::new(),
         }
+    }
+
+    /// Starts from a pre-shared key and offers nothing else: a server that does not have it is
+    /// refused, whatever certificate it has.
+    ///
+    /// A server never says that the identity or the key is wrong, so the handshake then ends at
+    /// its timeout.
+    ///
+    /// ```
+    /// use dtls::{ClientConfig, PskKey};
+    ///
+    /// let key = PskKey::from_hex("6f1ed002ab5595859014ebf0951522d9")?;
+    /// let config = ClientConfig::psk_builder("sensor-17", key).build()?;
+    /// # Ok::<(), dtls::ConfigError>(())
+    /// ```
+    #[must_use]
+    pub fn psk_builder(identity: impl Into<Vec<u8>>, key: PskKey) -> ClientConfigBuilder {
+        let mut builder = Self::builder(Trust::Anyone).psk(identity, key);
+        builder.trust = None;
+        builder
     }
 
     pub(crate) fn context(&self) -> &SslContext {
@@ -59,32 +80,43 @@ impl ClientConfig {
         &self.settings
     }
 
-    /// Makes `ssl` ask for and insist on `name`, a host name or an IP address.
-    pub(crate) fn expect_name(&self, ssl: &mut SslRef, name: &str) -> Result<(), ErrorStack> {
-        let ip = name
-            .trim_matches(['[', ']'])
-            .parse::<std::net::IpAddr>()
-            .ok();
-        match ip {
-            Some(ip) if self.check_name => ssl.param_mut().set_ip(ip),
+    /// Makes `ssl` ask for and insist on `name`, a host name or an IP address, and offer the
+    /// session if it is one of this configuration and name.
+    pub(crate) fn prepare(
+        &self,
+        ssl: &mut SslRef,
+        name: &str,
+        server: SocketAddr,
+        session: Option<&Session>,
+    ) -> Result<(), ErrorStack> {
+        match name.trim_matches(['[', ']']).parse::<IpAddr>() {
+            Ok(ip) if self.check_name => ssl.param_mut().set_ip(ip)?,
             // RFC 6066 §3: no literal addresses in server_name.
-            Some(_) => Ok(()),
-            None => {
+            Ok(_) => {}
+            Err(_) => {
                 ssl.set_hostname(name)?;
                 if self.check_name {
-                    ssl.param_mut().set_host(name)
-                } else {
-                    Ok(())
+                    ssl.param_mut().set_host(name)?;
                 }
             }
+        }
+        introduce(ssl, self.id, Some(name), server)?;
+        // A resumed handshake verifies nothing: what made the session must have been as strict.
+        match session {
+            Some(session) if session.is_of(self.id, name) => session.offer(ssl),
+            _ => Ok(()),
         }
     }
 }
 
 /// Collects a client's settings.
 pub struct ClientConfigBuilder {
-    trust: ServerTrust,
+    /// `None` where only a pre-shared key will do.
+    trust: Option<Trust>,
+    psk: Option<ClientPsk>,
     identity: Option<Identity>,
+    protocols: Protocols,
+    suites: Suites,
     key_log: Option<KeyLog>,
     settings: Settings,
 }
@@ -104,6 +136,31 @@ impl ClientConfigBuilder {
     #[must_use]
     pub fn identity(mut self, identity: Identity) -> Self {
         self.identity = Some(identity);
+        self
+    }
+
+    /// Offers a pre-shared key besides certificates; the server chooses.
+    #[must_use]
+    pub fn psk(mut self, identity: impl Into<Vec<u8>>, key: PskKey) -> Self {
+        self.psk = Some(ClientPsk {
+            identity: identity.into(),
+            key,
+        });
+        self
+    }
+
+    /// Offers application protocols (ALPN), the preferred one first. What the server chose, if
+    /// anything, is in [`HandshakeInfo::alpn`](crate::HandshakeInfo::alpn).
+    #[must_use]
+    pub fn alpn<N: Into<Vec<u8>>>(mut self, protocols: impl IntoIterator<Item = N>) -> Self {
+        self.protocols = protocols.into_iter().collect();
+        self
+    }
+
+    /// Chooses the cipher suites to offer.
+    #[must_use]
+    pub fn suites(mut self, suites: Suites) -> Self {
+        self.suites = suites;
         self
     }
 
@@ -168,35 +225,31 @@ impl ClientConfigBuilder {
     /// A value out of range, or a certificate that OpenSSL refuses.
     pub fn build(self) -> Result<ClientConfig, ConfigError> {
         self.settings.check()?;
-        let mut context = base_context(SslMethod::dtls_client(), self.key_log)?;
+        let proofs = Proofs {
+            certificate: self.trust.is_some(),
+            psk: self.psk.is_some(),
+        };
+        let mut context =
+            base_context(SslMethod::dtls_client(), self.suites, proofs, self.key_log)?;
         self.settings.install(&mut context)?;
         if let Some(identity) = &self.identity {
             identity
                 .install(&mut context)
                 .map_err(openssl("the certificate"))?;
         }
-        let check_name = match &self.trust {
-            ServerTrust::Anchors(anchors) => {
-                anchors.install(&mut context).map_err(openssl("the CA"))?;
-                true
-            }
-            ServerTrust::System => {
-                context
-                    .set_default_verify_paths()
-                    .map_err(openssl("the system's CAs"))?;
-                true
-            }
-            ServerTrust::Anyone => false,
-        };
-        context.set_verify(if check_name {
-            SslVerifyMode::PEER
-        } else {
-            SslVerifyMode::NONE
-        });
+        if let Some(trust) = &self.trust {
+            trust.install(&mut context)?;
+            context.set_verify(SslVerifyMode::PEER);
+        }
+        if let Some(psk) = self.psk {
+            psk.install(&mut context)?;
+        }
+        self.protocols.install_at_client(&mut context)?;
         Ok(ClientConfig {
             context: context.build(),
             settings: Arc::new(self.settings),
-            check_name,
+            check_name: self.trust.is_some_and(|trust| trust.checks_name()),
+            id: next_id(),
         })
     }
 }

@@ -4,16 +4,20 @@
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use openssl::asn1::Asn1Time;
 use openssl::error::ErrorStack;
-use openssl::pkey::{PKey, Private};
-use openssl::ssl::SslContextBuilder;
+use openssl::nid::Nid;
+use openssl::pkey::{Id, PKey, Private};
+use openssl::ssl::{SslContext, SslContextBuilder, SslMethod, SslRef};
 use openssl::x509::store::X509StoreBuilder;
-use openssl::x509::{X509, X509Ref};
+use openssl::x509::verify::X509VerifyFlags;
+use openssl::x509::{X509, X509Crl, X509Ref};
 
 use super::openssl;
 use crate::error::ConfigError;
+use crate::sys;
 
 /// A certificate chain, leaf first, and the leaf's private key.
 #[derive(Clone)]
@@ -96,7 +100,26 @@ impl Identity {
         fingerprint(&self.chain[0]).map_err(openssl("SHA-256"))
     }
 
-    pub(super) fn check_validity(&self) -> Result<(), ConfigError> {
+    /// Whether a server can show it at all: what would fail in every handshake fails here.
+    pub(super) fn check_for_server(&self) -> Result<(), ConfigError> {
+        self.check_validity()?;
+        let unusable = |kind| ConfigError::UnusableKey {
+            certificate: self.origin.clone(),
+            kind,
+        };
+        let curve = self.key.ec_key().ok().map(|key| key.group().curve_name());
+        match (self.key.id(), curve) {
+            (Id::RSA, _) | (Id::EC, Some(Some(Nid::X9_62_PRIME256V1 | Nid::SECP384R1))) => Ok(()),
+            (_, Some(Some(curve))) => Err(unusable(curve.short_name().unwrap_or("unknown"))),
+            // OpenSSL's server takes EdDSA in TLS 1.2 but not in DTLS 1.2, whose version number it
+            // does not compare right.
+            (Id::ED25519, _) => Err(unusable("Ed25519")),
+            (Id::ED448, _) => Err(unusable("Ed448")),
+            _ => Err(unusable("neither ECDSA nor RSA")),
+        }
+    }
+
+    fn check_validity(&self) -> Result<(), ConfigError> {
         let now = Asn1Time::days_from_now(0).map_err(openssl("the time"))?;
         let leaf = &self.chain[0];
         let problem = if leaf.not_after() < now {
@@ -112,6 +135,13 @@ impl Identity {
         })
     }
 
+    /// Finds out early what a handshake would find out late.
+    pub(super) fn check_acceptable(&self) -> Result<(), ConfigError> {
+        SslContext::builder(SslMethod::dtls_server())
+            .and_then(|mut context| self.install(&mut context))
+            .map_err(openssl("the certificate of a name"))
+    }
+
     pub(super) fn install(&self, context: &mut SslContextBuilder) -> Result<(), ErrorStack> {
         let (leaf, rest) = self.chain.split_first().ok_or_else(ErrorStack::get)?;
         context.set_certificate(leaf)?;
@@ -119,6 +149,17 @@ impl Identity {
             context.add_extra_chain_cert(certificate.clone())?;
         }
         context.set_private_key(&self.key)
+    }
+
+    /// Shows this certificate on one connection, instead of the context's.
+    pub(super) fn install_on(&self, ssl: &mut SslRef) -> Result<(), ErrorStack> {
+        sys::ssl::certs_clear(ssl);
+        let (leaf, rest) = self.chain.split_first().ok_or_else(ErrorStack::get)?;
+        ssl.set_certificate(leaf)?;
+        for certificate in rest {
+            ssl.add_chain_cert(certificate.clone())?;
+        }
+        ssl.set_private_key(&self.key)
     }
 }
 
@@ -128,9 +169,21 @@ pub(crate) fn fingerprint(certificate: &X509Ref) -> Result<String, ErrorStack> {
     Ok(hex.join(":"))
 }
 
-/// Certificates that a peer's chain may end in.
-#[derive(Debug, Clone)]
-pub struct TrustAnchors(pub(super) Vec<X509>);
+/// Certificates that a peer's chain may end in, and what has been revoked under them.
+#[derive(Clone)]
+pub struct TrustAnchors {
+    certificates: Vec<X509>,
+    crls: Vec<Arc<X509Crl>>,
+}
+
+impl fmt::Debug for TrustAnchors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TrustAnchors")
+            .field("certificates", &self.certificates)
+            .field("crls", &self.crls.len())
+            .finish()
+    }
+}
 
 impl TrustAnchors {
     /// Reads certificates from a PEM file.
@@ -140,7 +193,7 @@ impl TrustAnchors {
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self, ConfigError> {
         let path = path.as_ref();
         let text = read("CA certificates", path)?;
-        parse_certificates(&text, &path.display().to_string()).map(Self)
+        Self::parse(&text, &path.display().to_string())
     }
 
     /// Takes certificates from PEM text.
@@ -148,18 +201,104 @@ impl TrustAnchors {
     /// # Errors
     /// Text without a certificate.
     pub fn from_pem(text: &[u8]) -> Result<Self, ConfigError> {
-        parse_certificates(text, "the given text").map(Self)
+        Self::parse(text, "the given text")
     }
 
-    pub(super) fn install(&self, context: &mut SslContextBuilder) -> Result<(), ErrorStack> {
+    fn parse(text: &[u8], origin: &str) -> Result<Self, ConfigError> {
+        Ok(Self {
+            certificates: parse_certificates(text, origin)?,
+            crls: Vec::new(),
+        })
+    }
+
+    /// Adds revocation lists from a PEM file, see [`Self::crl_pem`].
+    ///
+    /// # Errors
+    /// A file that cannot be read or holds no revocation list.
+    pub fn crl_file(self, path: impl AsRef<Path>) -> Result<Self, ConfigError> {
+        let path = path.as_ref();
+        let text = read("revocation lists", path)?;
+        self.add_crls(&text, &path.display().to_string())
+    }
+
+    /// Adds revocation lists from PEM text. With the first one, every certificate of a chain is
+    /// looked up, not the leaf alone: an authority that has lost its key is revoked by the one
+    /// above it, and its leaves must fall with it. So there must be a current list of every
+    /// authority in the chain, the root's included; where one is missing or out of date, the chain
+    /// is refused.
+    ///
+    /// Lists are read once. When new ones are due, build the configuration anew.
+    ///
+    /// # Errors
+    /// Text without a revocation list.
+    pub fn crl_pem(self, text: &[u8]) -> Result<Self, ConfigError> {
+        self.add_crls(text, "the given text")
+    }
+
+    fn add_crls(mut self, text: &[u8], origin: &str) -> Result<Self, ConfigError> {
+        let not_pem = |source| ConfigError::NotPem {
+            what: "revocation list",
+            from: origin.to_owned(),
+            source,
+        };
+        let text = String::from_utf8_lossy(text);
+        let mut found = false;
+        // OpenSSL's reader stops after the first.
+        for block in text.split_inclusive(CRL_END) {
+            if block.ends_with(CRL_END) {
+                let crl = X509Crl::from_pem(block.as_bytes()).map_err(not_pem)?;
+                self.crls.push(Arc::new(crl));
+                found = true;
+            }
+        }
+        if found {
+            Ok(self)
+        } else {
+            Err(not_pem(ErrorStack::get()))
+        }
+    }
+
+    pub(super) fn certificates(&self) -> &[X509] {
+        &self.certificates
+    }
+
+    /// Everything in them, in DER.
+    pub(crate) fn to_ders(&self) -> Result<Vec<Vec<u8>>, ErrorStack> {
+        let certificates = self
+            .certificates
+            .iter()
+            .map(|certificate| certificate.to_der());
+        let crls = self.crls.iter().map(|crl| crl.to_der());
+        certificates.chain(crls).collect()
+    }
+
+    /// Makes a context end chains in these, and in the system's if asked.
+    pub(crate) fn install(
+        all: &[&Self],
+        system: bool,
+        context: &mut SslContextBuilder,
+    ) -> Result<(), ErrorStack> {
         let mut store = X509StoreBuilder::new()?;
-        for certificate in &self.0 {
-            store.add_cert(certificate.clone())?;
+        for anchors in all {
+            for certificate in &anchors.certificates {
+                store.add_cert(certificate.clone())?;
+            }
+            for crl in &anchors.crls {
+                sys::ssl::add_crl(&mut store, crl)?;
+            }
+            if !anchors.crls.is_empty() {
+                store.set_flags(X509VerifyFlags::CRL_CHECK | X509VerifyFlags::CRL_CHECK_ALL)?;
+            }
+        }
+        if system {
+            store.set_default_paths()?;
         }
         context.set_cert_store(store.build());
         Ok(())
     }
 }
+
+const CRL_END: &str = "-----END X509 CRL-----";
 
 fn read(what: &'static str, path: &Path) -> Result<Vec<u8>, ConfigError> {
     let path: PathBuf = path.into();

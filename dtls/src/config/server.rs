@@ -4,17 +4,73 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use openssl::ssl::{SslContext, SslMethod, SslVerifyMode};
+use openssl::error::ErrorStack;
+use openssl::sha::Sha256;
+use openssl::ssl::{SslContext, SslContextBuilder, SslMethod, SslVerifyMode};
 
 #[cfg(feature = "testing")]
 use super::Safeguard;
+use super::alpn::Protocols;
+use super::sni::Names;
 use super::{
-    Identity, KeyLog, PortSharing, Settings, TrustAnchors, base_context, openssl, unix_now,
+    Identity, KeyLog, PortSharing, Proofs, Settings, Suites, TrustAnchors, base_context, next_id,
+    openssl, unix_now,
 };
 use crate::core::CookieJar;
 use crate::core::hello::install_cookie_callbacks;
 use crate::error::ConfigError;
+use crate::psk::{PskKey, PskLookup, ServerPsk};
 use crate::sys::ssl::RetransmissionTimer;
+use crate::tickets::TicketKeys;
+use crate::verify::Trust;
+
+/// Whether clients show certificates.
+#[derive(Debug, Clone, Default)]
+pub enum ClientAuth {
+    /// None is asked for.
+    #[default]
+    Off,
+    /// One is asked for. A client without one is let in, see
+    /// [`HandshakeInfo::verified`](crate::HandshakeInfo::verified); one with a bad one is not.
+    Optional(Trust),
+    /// One is demanded, except from a client with a pre-shared key: that is proof enough.
+    Required(Trust),
+}
+
+impl ClientAuth {
+    fn trust(&self) -> Option<&Trust> {
+        match self {
+            Self::Off => None,
+            Self::Optional(trust) | Self::Required(trust) => Some(trust),
+        }
+    }
+
+    fn install(&self, context: &mut SslContextBuilder) -> Result<(), ConfigError> {
+        let Some(trust) = self.trust() else {
+            return Ok(());
+        };
+        if trust.is_for_clients() {
+            return Err(ConfigError::OutOfRange {
+                name: "the trust in clients",
+                value: "a known-peers file".to_owned(),
+                must: "something that does not go by the peer's name, such as pins",
+            });
+        }
+        trust.install(context)?;
+        context.set_verify(match self {
+            Self::Required(_) => SslVerifyMode::PEER | SslVerifyMode::FAIL_IF_NO_PEER_CERT,
+            Self::Off | Self::Optional(_) => SslVerifyMode::PEER,
+        });
+        let mut anchors = Vec::new();
+        trust.anchors(&mut anchors);
+        for certificate in anchors.iter().flat_map(|anchors| anchors.certificates()) {
+            context
+                .add_client_ca(certificate)
+                .map_err(openssl("the client CA"))?;
+        }
+        Ok(())
+    }
+}
 
 /// A server's configuration.
 #[derive(Clone)]
@@ -22,6 +78,7 @@ pub struct ServerConfig {
     context: SslContext,
     settings: Arc<Settings>,
     port_sharing: PortSharing,
+    id: u64,
 }
 
 impl fmt::Debug for ServerConfig {
@@ -37,13 +94,25 @@ impl ServerConfig {
     /// Starts from an identity; every other setting has a default.
     #[must_use]
     pub fn builder(identity: Identity) -> ServerConfigBuilder {
-        ServerConfigBuilder {
-            identity,
-            client_ca: None,
-            key_log: None,
-            settings: Settings::new(),
-            port_sharing: PortSharing::default(),
-        }
+        ServerConfigBuilder::new(Some(identity), None)
+    }
+
+    /// Starts from pre-shared keys, without any certificate; see [`ServerConfigBuilder::psk`].
+    ///
+    /// ```
+    /// use std::collections::HashMap;
+    /// use dtls::{PskKey, ServerConfig};
+    ///
+    /// let key = PskKey::from_hex("6f1ed002ab5595859014ebf0951522d9")?;
+    /// let keys = HashMap::from([(b"sensor-17".to_vec(), key)]);
+    /// let config = ServerConfig::psk_builder(move |identity| keys.get(identity).cloned()).build()?;
+    /// # Ok::<(), dtls::ConfigError>(())
+    /// ```
+    #[must_use]
+    pub fn psk_builder(
+        lookup: impl Fn(&[u8]) -> Option<PskKey> + Send + Sync + 'static,
+    ) -> ServerConfigBuilder {
+        ServerConfigBuilder::new(None, Some(Arc::new(lookup)))
     }
 
     pub(crate) fn context(&self) -> &SslContext {
@@ -57,12 +126,22 @@ impl ServerConfig {
     pub(crate) fn port_sharing(&self) -> PortSharing {
         self.port_sharing
     }
+
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
 }
 
 /// Collects a server's settings.
 pub struct ServerConfigBuilder {
-    identity: Identity,
-    client_ca: Option<TrustAnchors>,
+    identity: Option<Identity>,
+    names: Vec<(String, Identity)>,
+    client_auth: ClientAuth,
+    psk: Option<PskLookup>,
+    psk_hint: Option<String>,
+    protocols: Protocols,
+    suites: Suites,
+    ticket_keys: Option<TicketKeys>,
     key_log: Option<KeyLog>,
     settings: Settings,
     port_sharing: PortSharing,
@@ -72,16 +151,98 @@ impl fmt::Debug for ServerConfigBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ServerConfigBuilder")
             .field("identity", &self.identity)
+            .field("client_auth", &self.client_auth)
             .field("settings", &self.settings)
             .finish_non_exhaustive()
     }
 }
 
 impl ServerConfigBuilder {
+    fn new(identity: Option<Identity>, psk: Option<PskLookup>) -> Self {
+        Self {
+            identity,
+            names: Vec::new(),
+            client_auth: ClientAuth::default(),
+            psk,
+            psk_hint: None,
+            protocols: Protocols::default(),
+            suites: Suites::default(),
+            ticket_keys: None,
+            key_log: None,
+            settings: Settings::new(),
+            port_sharing: PortSharing::default(),
+        }
+    }
+
     /// Requires every client to show a certificate that ends in one of these.
     #[must_use]
-    pub fn client_ca(mut self, anchors: TrustAnchors) -> Self {
-        self.client_ca = Some(anchors);
+    pub fn client_ca(self, anchors: TrustAnchors) -> Self {
+        self.client_auth(ClientAuth::Required(Trust::Anchors(anchors)))
+    }
+
+    /// Chooses whether clients show certificates, and which are good. Default: off.
+    #[must_use]
+    pub fn client_auth(mut self, auth: ClientAuth) -> Self {
+        self.client_auth = auth;
+        self
+    }
+
+    /// Shows another identity to clients that ask for `name` (server_name, RFC 6066): a host name,
+    /// or `*.example.org` for any one label in place of the star. A name of its own wins over a
+    /// star; a client that asks for none of the names gets the server's first identity.
+    #[must_use]
+    pub fn identity_for(mut self, name: impl Into<String>, identity: Identity) -> Self {
+        self.names.push((name.into(), identity));
+        self
+    }
+
+    /// Takes clients with a pre-shared key too. `lookup` finds the key of an identity; it runs on
+    /// the connection's thread.
+    ///
+    /// A client with a wrong key and one with an unknown identity see the same: silence, until
+    /// its or the server's handshake timeout. OpenSSL would tell the second by the alert
+    /// `unknown_psk_identity`; here strangers cannot find out which identities exist (so long as
+    /// `lookup` takes the same time for both). An identity ends at its first zero byte.
+    ///
+    /// A session made with a key that `lookup` no longer finds can be resumed until its ticket
+    /// expires, after two hours.
+    #[must_use]
+    pub fn psk(mut self, lookup: impl Fn(&[u8]) -> Option<PskKey> + Send + Sync + 'static) -> Self {
+        self.psk = Some(Arc::new(lookup));
+        self
+    }
+
+    /// Helps clients that have several identities to choose one (RFC 4279 §2), in clear text.
+    #[must_use]
+    pub fn psk_hint(mut self, hint: impl Into<String>) -> Self {
+        self.psk_hint = Some(hint.into());
+        self
+    }
+
+    /// Speaks these application protocols (ALPN), the preferred one first. A client that offers
+    /// none of them is refused with the alert `no_application_protocol`; one that offers nothing
+    /// at all is not. Default: whatever clients offer is ignored.
+    #[must_use]
+    pub fn alpn<N: Into<Vec<u8>>>(mut self, protocols: impl IntoIterator<Item = N>) -> Self {
+        self.protocols = protocols.into_iter().collect();
+        self
+    }
+
+    /// Chooses the cipher suites to accept.
+    #[must_use]
+    pub fn suites(mut self, suites: Suites) -> Self {
+        self.suites = suites;
+        self
+    }
+
+    /// Seals session tickets with these keys, which other servers may have too. Default: random
+    /// ones that change every 12 hours.
+    ///
+    /// A ticket made by a server with another policy for clients, or under another name, is not
+    /// resumed but leads to a full handshake.
+    #[must_use]
+    pub fn ticket_keys(mut self, keys: &TicketKeys) -> Self {
+        self.ticket_keys = Some(keys.clone());
         self
     }
 
@@ -161,33 +322,71 @@ impl ServerConfigBuilder {
     /// A value out of range, a certificate that is not valid now, or one OpenSSL refuses.
     pub fn build(self) -> Result<ServerConfig, ConfigError> {
         self.settings.check()?;
-        self.identity.check_validity()?;
-        let mut context = base_context(SslMethod::dtls_server(), self.key_log)?;
+        let policy = self.policy().map_err(openssl("the client CA"))?;
+        let proofs = Proofs {
+            certificate: self.identity.is_some(),
+            psk: self.psk.is_some(),
+        };
+        let mut context =
+            base_context(SslMethod::dtls_server(), self.suites, proofs, self.key_log)?;
         self.settings.install(&mut context)?;
-        self.identity
-            .install(&mut context)
-            .map_err(openssl("the certificate"))?;
-        if let Some(anchors) = &self.client_ca {
-            anchors
-                .install(&mut context)
-                .map_err(openssl("the client CA"))?;
-            context.set_verify(SslVerifyMode::PEER | SslVerifyMode::FAIL_IF_NO_PEER_CERT);
-            for certificate in &anchors.0 {
-                context
-                    .add_client_ca(certificate)
-                    .map_err(openssl("the client CA"))?;
+        let mut names = Names::default();
+        match self.identity {
+            Some(identity) => {
+                identity.check_for_server()?;
+                for (name, identity) in self.names {
+                    names.add(&name, identity)?;
+                }
+                identity
+                    .install(&mut context)
+                    .map_err(openssl("the certificate"))?;
             }
-            // A resumed session carries the client's certificate only within the same context.
-            context
-                .set_session_id_context(b"dtls")
-                .map_err(openssl("the session id context"))?;
+            None if self.names.is_empty() => {}
+            None => {
+                return Err(ConfigError::OutOfRange {
+                    name: "the identity of unnamed clients",
+                    value: "missing".to_owned(),
+                    must: "given where others have names",
+                });
+            }
         }
+        names.install(policy, &mut context);
+        self.client_auth.install(&mut context)?;
+        if let Some(lookup) = self.psk {
+            let hint = self.psk_hint;
+            ServerPsk { lookup, hint }.install(&mut context)?;
+        }
+        self.protocols.install_at_server(&mut context)?;
+        let keys = match self.ticket_keys {
+            Some(keys) => keys,
+            None => TicketKeys::own(unix_now())?,
+        };
+        keys.install(&mut context)?;
         let jar = CookieJar::new(unix_now()).map_err(openssl("randomness"))?;
         install_cookie_callbacks(&mut context, Arc::new(jar));
         Ok(ServerConfig {
             context: context.build(),
             settings: Arc::new(self.settings),
             port_sharing: self.port_sharing,
+            id: next_id(),
         })
+    }
+
+    /// A digest of what clients have to prove: a session made under less must not be resumed.
+    fn policy(&self) -> Result<[u8; 32], ErrorStack> {
+        let mut digest = Sha256::new();
+        digest.update(&[
+            1,
+            match &self.client_auth {
+                ClientAuth::Off => 0,
+                ClientAuth::Optional(_) => 1,
+                ClientAuth::Required(_) => 2,
+            },
+            u8::from(self.psk.is_some()),
+        ]);
+        if let Some(trust) = self.client_auth.trust() {
+            trust.describe(&mut digest)?;
+        }
+        Ok(digest.finish())
     }
 }

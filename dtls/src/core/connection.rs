@@ -17,13 +17,12 @@ use std::time::{Duration, Instant};
 
 use openssl::error::ErrorStack;
 use openssl::ssl::{ErrorCode, Ssl, SslRef, SslStream};
-use openssl::x509::X509VerifyResult;
 
 use crate::config::{ClientConfig, Safeguard, Settings};
 use crate::error::{HandshakeError, RecvError, SendError};
-use crate::session::Session;
+use crate::session::{self, ExportError, HandshakeInfo, Session};
 use crate::stats::{Counter, Stats};
-use crate::sys;
+use crate::{sys, verify};
 
 use super::filter::{HeldAlert, Phase, RecordFilter};
 use super::heartbeat::Heartbeat;
@@ -117,10 +116,7 @@ impl Connection {
     ) -> Result<Self, ErrorStack> {
         let mut ssl = Ssl::new(config.context())?;
         ssl.set_connect_state();
-        config.expect_name(&mut ssl, name)?;
-        if let Some(session) = session {
-            session.offer(&mut ssl)?;
-        }
+        config.prepare(&mut ssl, name, peer, session)?;
         let stream = SslStream::new(ssl, Slot::default())?;
         Self::new(stream, 0, peer, config.settings(), stats, now)
     }
@@ -220,6 +216,10 @@ impl Connection {
             self.follow_phase();
             match step {
                 Ok(()) => {
+                    if let Err(reason) = verify::conclude(self.stream.ssl()) {
+                        self.stats.count(Counter::HandshakesFailed);
+                        return Err(HandshakeError::Verification { reason });
+                    }
                     self.establish(now)?;
                     return Ok(Progress::Established);
                 }
@@ -404,6 +404,26 @@ impl Connection {
         Session::of(self.stream.ssl())
     }
 
+    /// What the handshake agreed on.
+    #[must_use]
+    pub fn info(&self) -> HandshakeInfo {
+        HandshakeInfo::of(self)
+    }
+
+    /// Derives keying material that only the two ends have (RFC 5705): the same for both, if they
+    /// give the same label and context.
+    ///
+    /// # Errors
+    /// The handshake is not complete, the label is reserved, or the peer's library is too old.
+    pub fn export_keying_material(
+        &self,
+        label: &str,
+        context: Option<&[u8]>,
+        material: &mut [u8],
+    ) -> Result<(), ExportError> {
+        session::export(self.ssl(), label, context, material)
+    }
+
     /// OpenSSL's object, for facts about the connection.
     pub(crate) fn ssl(&self) -> &SslRef {
         self.stream.ssl()
@@ -456,13 +476,9 @@ impl Connection {
     }
 
     fn handshake_error(&self, error: &openssl::ssl::Error) -> HandshakeError {
-        let verdict = self.stream.ssl().verify_result();
-        if verdict == X509VerifyResult::OK {
-            HandshakeError::Tls(stack_of(error))
-        } else {
-            HandshakeError::Verification {
-                reason: verdict.error_string().to_owned(),
-            }
+        match verify::refusal(self.stream.ssl()) {
+            Some(reason) => HandshakeError::Verification { reason },
+            None => HandshakeError::Tls(stack_of(error)),
         }
     }
 
@@ -472,6 +488,13 @@ impl Connection {
             after: self.settings.handshake_timeout,
             state: self.stream.ssl().state_string_long(),
             retransmissions: self.retransmissions,
+            hint: if sys::ssl::pending_cipher(self.stream.ssl())
+                .is_some_and(|cipher| cipher.name().contains("PSK"))
+            {
+                "; a wrong pre-shared key or identity looks like this: compare them at both ends"
+            } else {
+                ""
+            },
         }
     }
 

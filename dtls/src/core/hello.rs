@@ -14,7 +14,7 @@ use openssl::ssl::{Ssl, SslContextBuilder, SslStream};
 
 use crate::config::ServerConfig;
 use crate::stats::{Counter, Stats};
-use crate::sys;
+use crate::{sys, verify};
 
 use super::connection::Connection;
 use super::cookie::{CookieJar, UnixSeconds};
@@ -98,7 +98,9 @@ impl HelloVerifier {
         match sys::ssl::listen(ssl, &mut self.address) {
             sys::ssl::Listened::Verified => {
                 let next = new_stream(&self.config)?;
-                let stream = std::mem::replace(&mut self.stream, next);
+                let mut stream = std::mem::replace(&mut self.stream, next);
+                let ssl = sys::ssl::ssl_mut(&mut stream);
+                verify::introduce(ssl, self.config.id(), None, peer)?;
                 let settings = self.config.settings();
                 let mut connection =
                     Connection::accepted(stream, sequence, peer, settings, &self.stats, now)?;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::core::{Connection, Liveness, Progress, Read};
 use crate::error::{HandshakeError, RecvError, SendError};
-use crate::session::{HandshakeInfo, Session};
+use crate::session::{ExportError, HandshakeInfo, Session};
 use crate::stats::Counter;
 use crate::sys;
 use crate::sys::udp::Datagram;
@@ -299,13 +299,28 @@ impl DtlsStream {
     /// What the handshake agreed on.
     #[must_use]
     pub fn info(&self) -> HandshakeInfo {
-        HandshakeInfo::of(&self.connection)
+        self.connection.info()
     }
 
     /// The session, to abbreviate a client's next handshake with the same server.
     #[must_use]
     pub fn session(&self) -> Option<Session> {
         self.connection.session()
+    }
+
+    /// Derives keying material that only the two ends have (RFC 5705): the same for both, if they
+    /// give the same label and context. The label should start with `EXPORTER`.
+    ///
+    /// # Errors
+    /// The label is reserved, or the peer's library is too old.
+    pub fn export_keying_material(
+        &self,
+        label: &str,
+        context: Option<&[u8]>,
+        material: &mut [u8],
+    ) -> Result<(), ExportError> {
+        self.connection
+            .export_keying_material(label, context, material)
     }
 
     /// A handle that stops this connection from another thread.

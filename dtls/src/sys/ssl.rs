@@ -11,6 +11,8 @@ use foreign_types::ForeignTypeRef;
 use openssl::error::ErrorStack;
 use openssl::ex_data::Index;
 use openssl::ssl::{Ssl, SslCipherRef, SslContextBuilder, SslRef, SslSessionRef, SslStream};
+use openssl::x509::X509CrlRef;
+use openssl::x509::store::X509StoreBuilderRef;
 
 use super::ffi;
 
@@ -251,6 +253,85 @@ pub(crate) fn set_session(ssl: &mut SslRef, session: &SslSessionRef) -> Result<(
     // SAFETY: the crate marks it unsafe because a session of another context could outlive what it
     // refers to; OpenSSL takes its own reference, and compares the session id context on use.
     unsafe { ssl.set_session(session) }
+}
+
+/// Takes the certificates and keys of the context off this connection (`SSL_certs_clear(3)`).
+pub(crate) fn certs_clear(ssl: &mut SslRef) {
+    // SAFETY: frees what the live, exclusively borrowed SSL owns; the context keeps its own.
+    unsafe { ffi::SSL_certs_clear(ssl.as_ptr()) }
+}
+
+/// Says which sessions this connection may resume (`SSL_set_session_id_context(3)`).
+///
+/// # Errors
+/// Never with at most 32 bytes.
+pub(crate) fn set_session_id_context(
+    ssl: &mut SslRef,
+    context: &[u8; 32],
+) -> Result<(), ErrorStack> {
+    // SAFETY: OpenSSL copies 32 bytes of a live array into the live, exclusively borrowed SSL.
+    let returned = unsafe { ffi::SSL_set_session_id_context(ssl.as_ptr(), context.as_ptr(), 32) };
+    done(returned)
+}
+
+/// The server_name extension of the ClientHello being processed, as it came
+/// (`SSL_client_hello_get0_ext(3)`); only inside the ClientHello callback.
+pub(crate) fn client_hello_server_name(ssl: &mut SslRef) -> Option<&[u8]> {
+    let mut start = ptr::null();
+    let mut length = 0;
+    // SAFETY: outside the callback OpenSSL returns 0; inside, it sets both to a part of the hello.
+    let found = unsafe {
+        openssl_sys::SSL_client_hello_get0_ext(
+            ssl.as_ptr(),
+            ffi::TLSEXT_TYPE_SERVER_NAME,
+            &raw mut start,
+            &raw mut length,
+        )
+    };
+    if found != 1 || start.is_null() {
+        return None;
+    }
+    // SAFETY: OpenSSL vouches for `length` bytes at `start`, which live as long as the hello: at
+    // least until the callback returns, and the result cannot outlive the callback's borrow.
+    Some(unsafe { std::slice::from_raw_parts(start, length) })
+}
+
+/// Whether the master secret is bound to the handshake (`SSL_get_extms_support(3)`, RFC 7627).
+pub(crate) fn has_extended_master_secret(ssl: &SslRef) -> bool {
+    // SAFETY: a control without a pointer that reads the session of a live SSL.
+    unsafe { openssl_sys::SSL_get_extms_support(ssl.as_ptr()) == 1 }
+}
+
+/// Sets what a server tells clients before they choose an identity
+/// (`SSL_CTX_use_psk_identity_hint(3)`).
+///
+/// # Errors
+/// The hint is longer than OpenSSL takes.
+pub(crate) fn use_psk_identity_hint(
+    context: &mut SslContextBuilder,
+    hint: &CStr,
+) -> Result<(), ErrorStack> {
+    // SAFETY: OpenSSL copies the NUL-terminated string; the context is exclusively borrowed.
+    let returned = unsafe { ffi::SSL_CTX_use_psk_identity_hint(context.as_ptr(), hint.as_ptr()) };
+    done(returned)
+}
+
+/// Adds a revocation list to a store (`X509_STORE_add_crl(3)`).
+///
+/// # Errors
+/// Out of memory.
+pub(crate) fn add_crl(store: &mut X509StoreBuilderRef, crl: &X509CrlRef) -> Result<(), ErrorStack> {
+    // SAFETY: both are live; the store takes a reference of its own to the list.
+    let returned = unsafe { ffi::X509_STORE_add_crl(store.as_ptr(), crl.as_ptr()) };
+    done(returned)
+}
+
+fn done(returned: c_int) -> Result<(), ErrorStack> {
+    if returned == 1 {
+        Ok(())
+    } else {
+        Err(ErrorStack::get())
+    }
 }
 
 /// Empties the calling thread's error queue. `SSL_read` and `SSL_write` do not, and a stale entry

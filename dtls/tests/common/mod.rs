@@ -5,6 +5,8 @@
 )]
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+pub(crate) mod ends;
+
 use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock};
 use std::thread::{self, JoinHandle};
@@ -12,7 +14,8 @@ use std::time::Duration;
 
 use dtls::{
     ClientConfig, DtlsConnector, DtlsListener, DtlsStream, HandshakeError, Identity,
-    ListenerHandle, Recv, ServerConfig, ServerConfigBuilder, ServerTrust, Stats, TrustAnchors,
+    ListenerHandle, Recv, ServerConfig, ServerConfigBuilder, ServerTrust, Stats, Trust,
+    TrustAnchors,
 };
 use dtls_certs::{Profile, TestPki};
 
@@ -38,6 +41,10 @@ pub(crate) fn connector() -> DtlsConnector {
         .build()
         .unwrap();
     DtlsConnector::new(config)
+}
+
+pub(crate) fn client(trust: Trust) -> ClientConfig {
+    ClientConfig::builder(trust).build().unwrap()
 }
 
 /// An echo server on its own threads; closed and joined when dropped.

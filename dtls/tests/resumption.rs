@@ -1,0 +1,191 @@
+//! Sessions: resumed with shared and rotated ticket keys, and never beyond what they prove.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "tests and their helpers fail by panicking"
+)]
+
+mod common;
+
+use common::ends::{session, shake, shake_with};
+use common::{EchoServer, anchors, assert_echo, client, connector, identity, server_config};
+use dtls::{
+    ClientAuth, ClientConfig, PskKey, ServerConfig, ServerConfigBuilder, Session, TicketKey,
+    TicketKeys, Trust,
+};
+use dtls_certs::Profile;
+
+fn keys() -> TicketKeys {
+    TicketKeys::new(TicketKey::random().unwrap())
+}
+
+fn build(config: ServerConfigBuilder, keys: &TicketKeys) -> ServerConfig {
+    config.ticket_keys(keys).build().unwrap()
+}
+
+fn first(client: &ClientConfig, server: &ServerConfig) -> Session {
+    session(shake(client, server).unwrap().0)
+}
+
+fn resumes(client: &ClientConfig, server: &ServerConfig, session: &Session) -> bool {
+    let (at_client, at_server) = shake_with("localhost", Some(session), client, server).infos();
+    assert_eq!(at_client.resumed, at_server.resumed);
+    assert_eq!(at_client.verified, client_verifies(&at_client));
+    at_client.resumed
+}
+
+/// Full or resumed, the server's certificate or key has been seen.
+fn client_verifies(info: &dtls::HandshakeInfo) -> bool {
+    info.psk_identity.is_some() || !info.peer_chain.is_empty()
+}
+
+#[test]
+fn two_listeners_that_share_keys_resume_each_others_sessions() {
+    let keys = keys();
+    let listeners: [EchoServer; 2] =
+        [(), ()].map(|()| EchoServer::start("127.0.0.1:0", build(server_config(), &keys)));
+    let stranger = EchoServer::start("127.0.0.1:0", server_config().build().unwrap());
+    let connector = connector();
+    let mut stream = connector
+        .connect("localhost", listeners[0].address)
+        .unwrap();
+    assert_echo(&mut stream, b"first");
+    let session = stream.session().unwrap();
+    drop(stream);
+    for (address, resumed) in [
+        (listeners[1].address, true),
+        (listeners[0].address, true),
+        (stranger.address, false),
+    ] {
+        let mut stream = connector.resume("localhost", address, &session).unwrap();
+        assert_eq!(stream.info().resumed, resumed);
+        assert_echo(&mut stream, b"again");
+    }
+}
+
+#[test]
+fn a_ticket_survives_one_rotation_but_not_two() {
+    let keys = keys();
+    let (client, server) = (
+        client(Trust::Anchors(anchors())),
+        build(server_config(), &keys),
+    );
+    let session = first(&client, &server);
+    assert!(resumes(&client, &server, &session));
+    keys.rotate(TicketKey::random().unwrap());
+    assert!(resumes(&client, &server, &session));
+    keys.rotate(TicketKey::random().unwrap());
+    assert!(!resumes(&client, &server, &session));
+}
+
+#[test]
+fn a_ticket_of_the_previous_key_is_replaced_when_it_is_used() {
+    let keys = keys();
+    let (client, server) = (
+        client(Trust::Anchors(anchors())),
+        build(server_config(), &keys),
+    );
+    let old = first(&client, &server);
+    keys.rotate(TicketKey::random().unwrap());
+    let (resumed, _) = shake_with("localhost", Some(&old), &client, &server).unwrap();
+    assert!(resumed.info().resumed);
+    let renewed = session(resumed);
+    keys.rotate(TicketKey::random().unwrap());
+    assert!(!resumes(&client, &server, &old));
+    assert!(resumes(&client, &server, &renewed));
+}
+
+#[test]
+fn the_clients_certificate_is_known_after_a_resumption() {
+    let server = server_config().client_ca(anchors());
+    let server = build(server, &keys());
+    let client = ClientConfig::builder(Trust::Anchors(anchors()))
+        .identity(identity(Profile::CLIENT))
+        .build()
+        .unwrap();
+    let session = first(&client, &server);
+    let (_, info) = shake_with("localhost", Some(&session), &client, &server).infos();
+    assert!(info.resumed && info.verified);
+    assert_eq!(info.peer_chain[0].names, Profile::CLIENT.names());
+}
+
+#[test]
+fn a_session_made_under_another_policy_is_not_resumed_though_the_keys_are_shared() {
+    let keys = keys();
+    let trust = || Trust::Anchors(anchors());
+    let other = || Trust::check("other", |_| Ok(()));
+    let psk = |_: &[u8]| PskKey::new([1; 32]).ok();
+    // A client that can satisfy all of them.
+    let client = ClientConfig::builder(trust())
+        .identity(identity(Profile::CLIENT))
+        .build()
+        .unwrap();
+    let servers = [
+        build(server_config(), &keys),
+        build(server_config().psk(psk), &keys),
+        build(
+            server_config().client_auth(ClientAuth::Optional(trust())),
+            &keys,
+        ),
+        build(
+            server_config().client_auth(ClientAuth::Required(trust())),
+            &keys,
+        ),
+        build(
+            server_config().client_auth(ClientAuth::Required(trust().and(other()))),
+            &keys,
+        ),
+        build(
+            server_config().client_auth(ClientAuth::Required(other())),
+            &keys,
+        ),
+    ];
+    for (made, server) in servers.iter().enumerate() {
+        let session = first(&client, server);
+        for (offered, server) in servers.iter().enumerate() {
+            assert_eq!(
+                resumes(&client, server, &session),
+                made == offered,
+                "made at {made}, offered to {offered}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_session_is_resumed_only_for_the_name_it_was_made_for() {
+    let server = build(
+        server_config().identity_for("server.lab", identity(Profile::SERVER)),
+        &keys(),
+    );
+    let client = client(Trust::Anchors(anchors()));
+    let session = first(&client, &server);
+    let (info, _) = shake_with("server.lab", Some(&session), &client, &server).infos();
+    assert!(!info.resumed && info.verified);
+    assert!(resumes(&client, &server, &session));
+}
+
+#[test]
+fn a_session_of_a_careless_configuration_does_not_help_a_strict_one() {
+    // Without the guard, the certificate that Anyone took would count for Anchors.
+    let bad = ServerConfig::builder(identity(Profile::SERVER_OTHER_CA))
+        .build()
+        .unwrap();
+    let careless = client(Trust::Anyone);
+    let session = first(&careless, &bad);
+    let strict = client(Trust::Anchors(anchors()));
+    shake_with("localhost", Some(&session), &strict, &bad).refused_by_client();
+}
+
+#[test]
+fn a_pre_shared_keys_session_is_resumed_and_keeps_its_identity() {
+    let psk = |_: &[u8]| PskKey::new([1; 32]).ok();
+    let server = build(ServerConfig::psk_builder(psk), &keys());
+    let client = ClientConfig::psk_builder("sensor-17", PskKey::new([1; 32]).unwrap())
+        .build()
+        .unwrap();
+    let session = first(&client, &server);
+    let (_, info) = shake_with("localhost", Some(&session), &client, &server).infos();
+    assert!(info.resumed && info.verified);
+    assert_eq!(info.psk_identity.as_deref(), Some(&b"sensor-17"[..]));
+}
