@@ -107,7 +107,7 @@ pub struct CertificateInfo {
 #[non_exhaustive]
 pub enum ExportError {
     /// The peer lacks the extended master secret (RFC 7627), without which somebody in between can
-    /// make two connections export the same (§5.4). Caused by the peer.
+    /// make two connections export the same. Caused by the peer.
     #[error(
         "export keying material: the peer's DTLS library lacks the extended master secret \
          (RFC 7627), without which the material is not unique to the connection"

@@ -90,8 +90,8 @@ impl TicketKey {
 /// # Ok::<(), dtls::ConfigError>(())
 /// ```
 ///
-/// Rotate at least once a day (RFC 9325 §3.4), and not within the two hours for which a ticket is
-/// good. A server that has not yet rotated makes a full handshake with the bearer of a newer
+/// Rotate regularly (RFC 9325 §3.4), say once a day, but not twice within the two hours for which a
+/// ticket is good. A server that has not yet rotated makes a full handshake with the bearer of a newer
 /// ticket; nothing fails.
 #[derive(Clone)]
 pub struct TicketKeys(Arc<RwLock<Keys>>);

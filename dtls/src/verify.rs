@@ -44,8 +44,8 @@ pub use known_peers::{KnownPeer, KnownPeers, KnownPeersLineError};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// A resumed session is as trusted as the handshake that it came from: certificates are not shown
-/// again. A session is only resumed under the same trust, by either end.
+/// A resumed session is as trusted as the handshake that it came from, for at most two hours:
+/// certificates are not shown again. A session is only resumed under the same trust, by either end.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Trust {
@@ -151,10 +151,14 @@ impl Trust {
 
     /// Whether it needs to know the other end by name.
     pub(crate) fn is_for_clients(&self) -> bool {
+        self.any(&|part| matches!(part, Self::KnownPeers(_)))
+    }
+
+    /// Whether a part of it is like this.
+    fn any(&self, like: &dyn Fn(&Self) -> bool) -> bool {
         match self {
-            Self::KnownPeers(_) => true,
-            Self::Either(a, b) | Self::Both(a, b) => a.is_for_clients() || b.is_for_clients(),
-            _ => false,
+            Self::Either(a, b) | Self::Both(a, b) => a.any(like) || b.any(like),
+            part => like(part),
         }
     }
 
@@ -170,19 +174,12 @@ impl Trust {
         }
     }
 
-    fn wants_system(&self) -> bool {
-        match self {
-            Self::System => true,
-            Self::Either(a, b) | Self::Both(a, b) => a.wants_system() || b.wants_system(),
-            _ => false,
-        }
-    }
-
     /// Makes a context ask it.
     pub(crate) fn install(&self, context: &mut SslContextBuilder) -> Result<(), ConfigError> {
         let mut anchors = Vec::new();
         self.anchors(&mut anchors);
-        TrustAnchors::install(&anchors, self.wants_system(), context)
+        let system = self.any(&|part| matches!(part, Self::System));
+        TrustAnchors::install(&anchors, system, context)
             .map_err(crate::config::openssl("the CA"))?;
         let index = trust_index().map_err(crate::config::openssl("the trust"))?;
         context.set_ex_data(index, self.clone());
@@ -403,8 +400,14 @@ fn decide(store: &X509StoreContextRef, verdict: X509VerifyResult) -> Option<Acce
     let ssl = store.ex_data(X509StoreContext::ssl_idx().ok()?)?;
     let trust = ssl.ssl_context().ex_data(trust_index().ok()?)?;
     let counterpart = counterpart(ssl)?;
-    let chain: Vec<CertificateInfo> = store.chain()?.iter().map(CertificateInfo::of).collect();
-    let leaf = Fingerprint::of(store.chain()?.get(0)?).ok()?;
+    let chain = store.chain()?;
+    let leaf = Fingerprint::of(chain.get(0)?).ok()?;
+    // Costs as much as a signature, and only functions look at it.
+    let chain: Vec<CertificateInfo> = if trust.any(&|part| matches!(part, Trust::Check(_))) {
+        chain.iter().map(CertificateInfo::of).collect()
+    } else {
+        Vec::new()
+    };
     let presented = Presented {
         chain: &chain,
         verdict: match verdict {

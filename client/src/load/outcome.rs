@@ -86,6 +86,7 @@ mod tests {
                 after: Duration::from_secs(2),
                 state: "hello",
                 retransmissions,
+                hint: "",
             });
             Outcome::of(&error, true, false)
         };
