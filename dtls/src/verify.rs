@@ -402,7 +402,7 @@ fn decide(store: &X509StoreContextRef, verdict: X509VerifyResult) -> Option<Acce
     let counterpart = counterpart(ssl)?;
     let chain = store.chain()?;
     let leaf = Fingerprint::of(chain.get(0)?).ok()?;
-    // Costs as much as a signature, and only functions look at it.
+    // Only functions look at it.
     let chain: Vec<CertificateInfo> = if trust.any(&|part| matches!(part, Trust::Check(_))) {
         chain.iter().map(CertificateInfo::of).collect()
     } else {
