@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use openssl::error::ErrorStack;
 use openssl::ssl::SslContextBuilder;
+use zeroize::Zeroizing;
 
 use crate::config::openssl;
 use crate::error::ConfigError;
@@ -17,7 +18,7 @@ use crate::sys;
 /// It must be random: with a key that people can remember, who records one handshake can try all
 /// of them at leisure, except with ECDHE-PSK, where that takes one active attempt.
 #[derive(Clone)]
-pub struct PskKey(Vec<u8>);
+pub struct PskKey(Zeroizing<Vec<u8>>);
 
 impl fmt::Debug for PskKey {
     /// Leaves the key out, so that no log ever holds one.
@@ -41,7 +42,7 @@ impl PskKey {
     /// # Errors
     /// Fewer than 16 or more than 64 bytes.
     pub fn new(bytes: impl Into<Vec<u8>>) -> Result<Self, ConfigError> {
-        let bytes = bytes.into();
+        let bytes = Zeroizing::new(bytes.into());
         if (SHORTEST..=LONGEST).contains(&bytes.len()) {
             Ok(Self(bytes))
         } else {
@@ -63,14 +64,15 @@ impl PskKey {
     /// # Errors
     /// Not hexadecimal, or too short or too long a key.
     pub fn from_hex(text: &str) -> Result<Self, ConfigError> {
-        let nibbles: Option<Vec<u8>> = text
+        let nibbles: Option<Zeroizing<Vec<u8>>> = text
             .chars()
             .map(|digit| {
                 digit
                     .to_digit(16)
                     .and_then(|digit| u8::try_from(digit).ok())
             })
-            .collect();
+            .collect::<Option<Vec<u8>>>()
+            .map(Zeroizing::new);
         let nibbles = nibbles.filter(|nibbles| nibbles.len().is_multiple_of(2));
         let nibbles = nibbles.ok_or_else(|| ConfigError::OutOfRange {
             name: "the pre-shared key",
@@ -123,7 +125,7 @@ impl ServerPsk {
             let mut nobodys = [0; 32];
             openssl::rand::rand_bytes(&mut nobodys)?;
             found
-                .unwrap_or_else(|| PskKey(nobodys.to_vec()))
+                .unwrap_or_else(|| PskKey(nobodys.to_vec().into()))
                 .copy_into(room)
         });
         Ok(())

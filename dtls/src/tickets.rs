@@ -11,6 +11,7 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use openssl::error::ErrorStack;
 use openssl::ex_data::Index;
 use openssl::ssl::{SslContext, SslContextBuilder, SslRef};
+use zeroize::Zeroizing;
 
 use crate::config::{openssl, unix_now};
 use crate::error::ConfigError;
@@ -35,8 +36,8 @@ impl TicketKey {
     pub fn new(bytes: &[u8; 80]) -> Self {
         let mut secret = TicketSecret {
             name: [0; 16],
-            hmac: [0; 32],
-            aes: [0; 32],
+            hmac: [0; 32].into(),
+            aes: [0; 32].into(),
         };
         secret.name.copy_from_slice(&bytes[..16]);
         secret.hmac.copy_from_slice(&bytes[16..48]);
@@ -50,12 +51,15 @@ impl TicketKey {
     /// A file that cannot be read or has another length.
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self, ConfigError> {
         let path = path.as_ref();
-        let bytes = std::fs::read(path).map_err(|source| ConfigError::Read {
-            what: "the ticket key",
-            path: path.to_owned(),
-            source,
-        })?;
-        let bytes = <&[u8; 80]>::try_from(&*bytes).map_err(|_| ConfigError::OutOfRange {
+        let bytes =
+            std::fs::read(path)
+                .map(Zeroizing::new)
+                .map_err(|source| ConfigError::Read {
+                    what: "the ticket key",
+                    path: path.to_owned(),
+                    source,
+                })?;
+        let bytes = <&[u8; 80]>::try_from(&**bytes).map_err(|_| ConfigError::OutOfRange {
             name: "the ticket key's length",
             value: format!("{} bytes in {}", bytes.len(), path.display()),
             must: "80; \"openssl rand 80 > FILE\" makes one",
@@ -68,8 +72,8 @@ impl TicketKey {
     /// # Errors
     /// OpenSSL has no randomness.
     pub fn random() -> Result<Self, ConfigError> {
-        let mut bytes = [0; 80];
-        openssl::rand::rand_bytes(&mut bytes).map_err(openssl("randomness"))?;
+        let mut bytes = Zeroizing::new([0; 80]);
+        openssl::rand::rand_bytes(&mut *bytes).map_err(openssl("randomness"))?;
         Ok(Self::new(&bytes))
     }
 }

@@ -14,6 +14,7 @@ use foreign_types::ForeignTypeRef;
 use openssl::ssl::{SslCipherRef, SslContextBuilder, SslRef};
 use openssl::x509::{X509StoreContextRef, X509VerifyResult};
 use openssl_sys::{EVP_CIPHER_CTX, EVP_MAC_CTX, SSL, SSL_CIPHER, SSL_CTX, X509_STORE_CTX};
+use zeroize::Zeroizing;
 
 use super::ffi;
 
@@ -66,8 +67,8 @@ pub(crate) fn cert_rejected() -> X509VerifyResult {
 #[derive(Clone)]
 pub(crate) struct TicketSecret {
     pub(crate) name: [u8; 16],
-    pub(crate) hmac: [u8; 32],
-    pub(crate) aes: [u8; 32],
+    pub(crate) hmac: Zeroizing<[u8; 32]>,
+    pub(crate) aes: Zeroizing<[u8; 32]>,
 }
 
 /// What a ticket's key name led to.
