@@ -32,6 +32,7 @@ fn echo(mut stream: DtlsStream) -> Result<Recv, Box<dyn Error>> {
     loop {
         match stream.recv(&mut buffer)? {
             Recv::Data(length) => stream.send(&buffer[..length])?,
+            Recv::Reconnected if stream.accept_reconnect() => {}
             end => return Ok(end),
         }
     }

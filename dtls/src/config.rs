@@ -49,7 +49,8 @@ pub enum PortSharing {
     ReuseAddr,
 }
 
-/// Receives each line of the NSS key log format, without a line end.
+/// Receives each line of the NSS key log format, without a line end. It is called from within
+/// OpenSSL and must not panic.
 pub type KeyLog = Arc<dyn Fn(&str) + Send + Sync>;
 
 /// What both ends have in common.

@@ -1,7 +1,7 @@
 //! One error type per operation.
 //!
-//! An error from a [`DtlsStream`](crate::DtlsStream) ends that connection and nothing else; an
-//! error from a [`DtlsListener`](crate::DtlsListener) ends the listener. What a stranger sends is
+//! An error from a [`DtlsStream`](crate::DtlsStream) ends that connection and nothing else, except
+//! [`SendError::TooLong`], which ends nothing; an error from a [`DtlsListener`](crate::DtlsListener) ends the listener. What a stranger sends is
 //! neither: it is counted in [`Stats`](crate::Stats). Messages are fragments fit to follow
 //! "failed to …".
 
@@ -41,6 +41,12 @@ pub enum ConfigError {
     KeyMismatch {
         /// Where the certificate came from.
         certificate: String,
+        /// Where the key came from.
+        key: String,
+    },
+    /// The private key is protected by a pass phrase.
+    #[error("the private key in {key} is encrypted; decrypt it with `openssl pkey -in {key}`")]
+    EncryptedKey {
         /// Where the key came from.
         key: String,
     },

@@ -12,7 +12,8 @@
 //!
 //! # What an error means
 //!
-//! An error from a [`DtlsStream`] ends that connection and nothing else. An error from a
+//! An error from a [`DtlsStream`] ends that connection and nothing else (but for
+//! [`SendError::TooLong`], which ends nothing). An error from a
 //! [`DtlsListener`] ends the listener. What strangers send, and what ICMP says, is neither: it is
 //! counted in [`Stats`] and the timers decide.
 //!
@@ -29,10 +30,14 @@
 //!     std::thread::spawn(move || -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
 //!         let mut stream = incoming.accept()?;
 //!         let mut buffer = [0; 16 * 1024];
-//!         while let Recv::Data(length) = stream.recv(&mut buffer)? {
-//!             stream.send(&buffer[..length])?;
+//!         loop {
+//!             match stream.recv(&mut buffer)? {
+//!                 Recv::Data(length) => stream.send(&buffer[..length])?,
+//!                 // The client has lost its keys and starts over.
+//!                 Recv::Reconnected if stream.accept_reconnect() => {}
+//!                 _ => return Ok(()),
+//!             }
 //!         }
-//!         Ok(())
 //!     });
 //! }
 //! # #[allow(unreachable_code)]

@@ -11,7 +11,7 @@ use std::net::UdpSocket;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use common::{EchoServer, PKI, anchors, assert_echo, connector, identity, server_config};
+use common::{EchoServer, anchors, assert_echo, connector, identity, server_config};
 use dtls::core::{Connection, Progress, Read};
 use dtls::{
     BindError, ClientConfig, ConnectError, Counter, DtlsConnector, DtlsListener, HandshakeError,
@@ -91,6 +91,12 @@ fn many_clients_at_once_need_no_retransmission_under_either_port_sharing() {
         server.finish();
         assert_eq!(stats.get(Counter::HandshakesCompleted), 64);
         assert_eq!(stats.get(Counter::StraysDropped), 0, "{sharing:?}");
+        assert_eq!(stats.get(Counter::Retransmissions), 0, "{sharing:?}");
+        assert_eq!(
+            connector.stats().get(Counter::Retransmissions),
+            0,
+            "{sharing:?}"
+        );
         if sharing == PortSharing::ReusePort {
             assert_eq!(stats.get(Counter::StraysToListener), 0);
         }
@@ -117,7 +123,7 @@ fn a_certificate_for_another_name_or_authority_is_refused_by_the_client() {
         ),
     ] {
         let config = dtls::ServerConfig::builder(identity(profile))
-            .handshake_timeout(Duration::from_secs(10))
+            .handshake_timeout(Duration::from_secs(2))
             .build()
             .unwrap();
         let server = EchoServer::start("127.0.0.1:0", config);
@@ -127,7 +133,7 @@ fn a_certificate_for_another_name_or_authority_is_refused_by_the_client() {
             }
             other => panic!("{other:?}"),
         }
-        // The alert travels in the clear, so the server waits a little in case it is forged.
+        // The alert travels in the clear, so the server waits in case it is forged.
         let outcome = server.finish().pop().unwrap();
         assert!(
             matches!(outcome, Err(HandshakeError::Alert { .. })),
@@ -264,10 +270,10 @@ fn a_client_that_closes_and_returns_from_the_same_port_loses_no_hello() {
 fn a_client_that_starts_over_from_the_same_port_is_served_at_once() {
     let server = EchoServer::start("127.0.0.1:0", server_config().build().unwrap());
     let socket = one_port(&server);
-    for _ in 0..10 {
+    for _ in 0..8 {
         visit(&socket);
     }
-    assert_eq!(server.stats.get(Counter::Reconnects), 9);
+    assert_eq!(server.stats.get(Counter::Reconnects), 7);
     assert_eq!(server.stats.get(Counter::ConnectionsAccepted), 1);
 }
 
@@ -356,5 +362,75 @@ fn an_unreachable_port_is_waited_out_like_silence() {
         "{refused:?}"
     );
     assert!(connector.stats().get(Counter::IcmpOnReceive) > 0);
-    assert!(!PKI.ca_pem().is_empty());
+}
+
+#[test]
+fn a_handle_that_outlives_its_stream_does_not_keep_the_port_from_the_client() {
+    let config = server_config().build().unwrap();
+    let mut listener = DtlsListener::bind("127.0.0.1:0".parse().unwrap(), config).unwrap();
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.connect(listener.local_addr()).unwrap();
+    socket
+        .set_read_timeout(Some(Duration::from_millis(900)))
+        .unwrap();
+    let workers = std::thread::spawn(move || {
+        let handles: Vec<_> = (0..2)
+            .map(|_| {
+                let incoming = listener.accept().unwrap();
+                let handle = incoming.handle();
+                let mut stream = incoming.accept().unwrap();
+                let mut buffer = [0; 100];
+                let Recv::Data(length) = stream.recv(&mut buffer).unwrap() else {
+                    panic!("no data");
+                };
+                stream.send(&buffer[..length]).unwrap();
+                handle
+            })
+            .collect();
+        drop(handles);
+    });
+    visit(&socket);
+    // The first answer now is the server's close_notify.
+    socket.recv(&mut [0; 1500]).unwrap();
+    visit(&socket);
+    workers.join().unwrap();
+}
+
+#[test]
+fn the_unspecified_address_reaches_a_server_on_this_host() {
+    let server = EchoServer::start("0.0.0.0:0", server_config().build().unwrap());
+    let mut stream = connector().connect("localhost", server.address).unwrap();
+    assert_echo(&mut stream, b"here");
+}
+
+#[test]
+fn an_idle_report_starts_the_timeout_anew_and_times_without_end_are_taken() {
+    let config = server_config()
+        .idle_timeout(Some(Duration::from_millis(200)))
+        .build()
+        .unwrap();
+    let mut listener = DtlsListener::bind("127.0.0.1:0".parse().unwrap(), config).unwrap();
+    let address = listener.local_addr();
+    let client = std::thread::spawn(move || connector().connect("localhost", address).unwrap());
+    let mut server = listener.accept().unwrap().accept().unwrap();
+    let client = client.join().unwrap();
+    server.set_recv_timeout(Some(Duration::MAX));
+    for _ in 0..2 {
+        let before = now();
+        assert_eq!(server.recv(&mut [0; 100]).unwrap(), Recv::Idle);
+        assert!(now() - before >= Duration::from_millis(150));
+    }
+    drop(client);
+}
+
+#[test]
+fn a_name_that_can_be_no_hosts_is_refused() {
+    let server = EchoServer::start("127.0.0.1:0", server_config().build().unwrap());
+    for name in ["", "a\0b"] {
+        let refused = connector().connect(name, server.address);
+        assert!(
+            matches!(refused, Err(ConnectError::Config(_))),
+            "{refused:?}"
+        );
+    }
 }

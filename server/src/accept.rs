@@ -3,6 +3,7 @@
 //! Path: `dtls` (listener, cookie, hand-off) → [`Pool::submit`].
 
 use std::io;
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -32,7 +33,14 @@ pub(crate) fn start(
     thread::Builder::new()
         .name("listener".to_owned())
         .spawn(move || {
-            if let Err(error) = accept(&mut listener, &pool) {
+            // A panic must not leave a server that answers nobody.
+            let accepting = AssertUnwindSafe(|| accept(&mut listener, &pool));
+            let outcome = panic::catch_unwind(accepting).unwrap_or_else(|_| {
+                Err(AcceptError::Io(io::Error::other(
+                    "the listener thread panicked",
+                )))
+            });
+            if let Err(error) = outcome {
                 // Full means that a signal came first, and the end is near anyway.
                 drop(causes.try_send(Cause::ListenerFailed(error)));
             }

@@ -15,7 +15,7 @@ pub(crate) fn serve<'a>(
     enlist: impl FnOnce(StreamHandle) -> Enlisted<'a>,
 ) {
     let peer = incoming.peer_addr();
-    let enlisted = enlist(incoming.handle());
+    let _enlisted = enlist(incoming.handle());
     match incoming.accept() {
         Ok(mut stream) => {
             // To a service, a client that starts over is a connection that ends and another one.
@@ -31,10 +31,6 @@ pub(crate) fn serve<'a>(
                     break;
                 }
             }
-            // First the handle, which shares the socket: a client that comes back from the same
-            // port must not find a socket that nobody reads.
-            drop(enlisted);
-            drop(stream);
         }
         Err(HandshakeError::Stopped) => log::debug!("{peer}: stopped in its handshake"),
         Err(error) => log::debug!("{peer}: failed to {error}"),

@@ -89,6 +89,10 @@ impl ClientConfig {
         server: SocketAddr,
         session: Option<&Session>,
     ) -> Result<(), ErrorStack> {
+        if name.contains('\0') {
+            // rust-openssl would panic.
+            return Err(ErrorStack::get());
+        }
         match name.trim_matches(['[', ']']).parse::<IpAddr>() {
             Ok(ip) if self.check_name => ssl.param_mut().set_ip(ip)?,
             // RFC 6066 §3: no literal addresses in server_name.
@@ -171,8 +175,8 @@ impl ClientConfigBuilder {
         self
     }
 
-    /// Reports [`Recv::TimedOut`](crate::Recv::TimedOut) after this long without a datagram from
-    /// the server. Default: never.
+    /// Reports [`Recv::Idle`](crate::Recv::Idle) after this long without data from the
+    /// server. Default: never.
     #[must_use]
     pub fn idle_timeout(mut self, timeout: Option<Duration>) -> Self {
         self.settings.idle_timeout = timeout;

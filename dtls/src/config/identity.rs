@@ -75,7 +75,18 @@ impl Identity {
         key_origin: &str,
     ) -> Result<Self, ConfigError> {
         let chain = parse_certificates(certificate, &origin)?;
-        let key = PKey::private_key_from_pem(key).map_err(|source| ConfigError::NotPem {
+        // Without the callback OpenSSL would ask the terminal for the pass phrase.
+        let mut encrypted = false;
+        let parsed = PKey::private_key_from_pem_callback(key, |_| {
+            encrypted = true;
+            Err(ErrorStack::get())
+        });
+        if encrypted {
+            return Err(ConfigError::EncryptedKey {
+                key: key_origin.to_owned(),
+            });
+        }
+        let key = parsed.map_err(|source| ConfigError::NotPem {
             what: "private key",
             from: key_origin.to_owned(),
             source,

@@ -253,8 +253,8 @@ impl ServerConfigBuilder {
         self
     }
 
-    /// Reports [`Recv::TimedOut`](crate::Recv::TimedOut) after this long without a datagram from
-    /// the peer. Default: never.
+    /// Reports [`Recv::Idle`](crate::Recv::Idle) after this long without data from the
+    /// peer. Default: never.
     #[must_use]
     pub fn idle_timeout(mut self, timeout: Option<Duration>) -> Self {
         self.settings.idle_timeout = timeout;

@@ -70,6 +70,9 @@ pub struct Connection {
     expiries: u32,
     received_at: Instant,
     unread: bool,
+    /// Since the end of the handshake OpenSSL has not said yet that it has nothing more:
+    /// `SSL_has_pending` overlooks records that came before their epoch.
+    draining: bool,
     max_payload: usize,
     /// A server's watch for a client that starts over.
     reconnect: Option<Box<Reconnect>>,
@@ -80,6 +83,13 @@ pub struct Connection {
 /// IPv4 and UDP headers; IPv6 and UDP headers.
 const HEADERS_V4: u16 = 20 + 8;
 const HEADERS_V6: u16 = 40 + 8;
+
+/// After a plaintext alert the handshake may go on for this long. A real alert means that the peer is
+/// gone, so waiting is idle; a forged one must not end a handshake. A server allows for clients that
+/// first repeat a flight after 9 s (RFC 7925 §11); a person waits for a client, and servers are quick:
+/// it allows for two repetitions after 1 s and 2 s.
+const SERVER_GRACE: Duration = Duration::from_secs(10);
+const CLIENT_GRACE: Duration = Duration::from_millis(3500);
 
 /// OpenSSL may return "want read" with records of the same datagram still unread (it does so after
 /// an early ChangeCipherSpec). More than a flight has would only be spinning.
@@ -152,6 +162,7 @@ impl Connection {
             expiries: 0,
             received_at: now,
             unread: false,
+            draining: false,
             max_payload: 0,
             reconnect: None,
             successor: None,
@@ -166,8 +177,8 @@ impl Connection {
     }
 
     /// Lets the client start over, see [`Reconnect`].
-    pub(crate) fn watch_for_reconnect(&mut self, reconnect: Reconnect) {
-        self.reconnect = Some(Box::new(reconnect));
+    pub(crate) fn watch_for_reconnect(&mut self, reconnect: Box<Reconnect>) {
+        self.reconnect = Some(reconnect);
     }
 
     /// Hands in a datagram. Follow with [`Self::handshake`] or, once established, [`Self::read`].
@@ -177,23 +188,29 @@ impl Connection {
             self.stats.count(Counter::DroppedEmpty);
             return;
         }
-        if let Some(reconnect) = self.reconnect.as_mut().filter(|r| r.concerns(datagram))
-            && let Some(successor) = reconnect.receive(datagram, now)
-        {
-            self.successor = Some(successor);
+        if self.look_for_reconnect(datagram, now) {
+            return;
         }
         let slot = self.stream.get_mut();
-        slot.inbound().clear();
+        if !slot.is_full() {
+            slot.inbound().clear();
+        }
+        let before = slot.inbound().len();
         let sighting = self.filter.sieve(datagram, slot.inbound(), &self.stats);
+        let passed = slot.inbound().len() > before;
         slot.arm();
-        if let Some(alert) = sighting.alert.filter(|_| self.took.is_none()) {
-            self.alert = Some(alert);
-            self.timers.start_grace(now);
-        } else if slot.is_full() {
+        if passed {
+            // The peer goes on, whatever the alert beside it says.
             self.timers.cancel_grace();
+            self.alert = None;
+        } else if let Some(alert) = sighting.alert.filter(|_| self.took.is_none()) {
+            self.alert = Some(alert);
+            let server = self.stream.ssl().is_server();
+            let grace = if server { SERVER_GRACE } else { CLIENT_GRACE };
+            self.timers.start_grace(now, grace);
         }
         self.received_at = now;
-        self.unread = self.stream.get_mut().is_full();
+        self.unread |= passed;
         if sighting.heartbeat {
             self.receive_heartbeats(datagram, now);
         }
@@ -204,12 +221,6 @@ impl Connection {
     /// # Errors
     /// The handshake failed; transmit once more, there may be an alert for the peer.
     pub fn handshake(&mut self, now: Instant) -> Result<Progress, HandshakeError> {
-        if self.took.is_none()
-            && let Some(successor) = self.successor.take()
-        {
-            // The client started over before anyone had seen this one.
-            *self = *successor;
-        }
         for _ in 0..MAX_STEPS {
             sys::ssl::clear_errors();
             let step = self.stream.do_handshake();
@@ -240,6 +251,32 @@ impl Connection {
         self.timers
             .retransmit_in(now, sys::ssl::get_timeout(self.stream.ssl()));
         Ok(Progress::Waiting)
+    }
+
+    /// Lets a client start over. `true`: this is the new connection now, and the datagram was its
+    /// hello.
+    fn look_for_reconnect(&mut self, datagram: &[u8], now: Instant) -> bool {
+        let Some(mut reconnect) = self.reconnect.take() else {
+            return false;
+        };
+        let mut replaced = false;
+        if reconnect.concerns(datagram) {
+            reconnect.receive(datagram, now);
+            if self.took.is_none() {
+                if let Some(candidate) = reconnect.take_candidate() {
+                    *self = *candidate;
+                    replaced = true;
+                }
+            } else if reconnect.proceed(now)
+                && let Some(mut successor) = reconnect.take_candidate()
+            {
+                successor.reconnect = Some(reconnect);
+                self.successor = Some(successor);
+                return false;
+            }
+        }
+        self.reconnect = Some(reconnect);
+        replaced
     }
 
     /// The next datagram to send to the peer.
@@ -276,19 +313,20 @@ impl Connection {
             reconnect.handle_timeout(now);
         }
         self.beat(now);
-        match self.timers.due(now) {
-            Some(Due::Handshake) => return Err(self.timed_out()),
-            Some(Due::AlertGrace) => {
+        match (self.timers.due(now), self.alert) {
+            (Some(Due::Handshake | Due::AlertGrace), Some(alert)) => {
                 self.stats.count(Counter::HandshakesFailed);
-                let description = self.alert.map_or(0, |alert| alert.description);
                 return Err(HandshakeError::Alert {
-                    name: sys::ssl::alert_name(description),
+                    name: sys::ssl::alert_name(alert.description),
                 });
             }
-            Some(Due::Retransmission) => {}
-            Some(Due::Idle) | None => return Ok(()),
+            (Some(Due::Handshake | Due::AlertGrace), None) => return Err(self.timed_out()),
+            (Some(Due::Retransmission), _) => {}
+            (Some(Due::Idle) | None, _) => return Ok(()),
         }
-        self.lower_mtu_after_expiry();
+        if sys::ssl::get_timeout(self.stream.ssl()) == Some(Duration::ZERO) {
+            self.lower_mtu_after_expiry();
+        }
         match sys::ssl::handle_timeout(sys::ssl::ssl_mut(&mut self.stream)) {
             sys::ssl::Expired::Resent => {
                 self.retransmissions += 1;
@@ -306,11 +344,24 @@ impl Connection {
     /// `probe_when_idle`, whether the peer has left such a probe unanswered.
     #[must_use]
     pub fn is_idle(&self, now: Instant) -> bool {
+        // A client that starts over is not silent; its handshake has a deadline of its own.
+        if self
+            .reconnect
+            .as_ref()
+            .is_some_and(|r| r.deadline().is_some())
+        {
+            return false;
+        }
         if self.probe_policy().is_some() {
             self.found_silent()
         } else {
             self.timers.due(now) == Some(Due::Idle) && !self.is_probing()
         }
+    }
+
+    /// Starts the idle timeout anew, for a caller who goes on in spite of it.
+    pub fn restart_idle(&mut self, now: Instant) {
+        self.timers.heard(now);
     }
 
     /// Reads one record's data into `buffer`, which should hold 16 KiB or the largest record the
@@ -325,11 +376,14 @@ impl Connection {
                 Ok(length) => {
                     self.timers.heard(self.received_at);
                     // SSL_read would allocate its buffer only to find the slot empty.
-                    self.unread = sys::ssl::has_pending(self.stream.ssl());
+                    self.unread = self.draining || sys::ssl::has_pending(self.stream.ssl());
                     return Ok(Read::Data(length));
                 }
                 Err(error) => match error.code() {
-                    ErrorCode::WANT_READ => self.unread = self.stream.get_mut().is_full(),
+                    ErrorCode::WANT_READ => {
+                        self.draining = false;
+                        self.unread = self.stream.get_mut().is_full();
+                    }
                     ErrorCode::ZERO_RETURN => return Ok(Read::Closed),
                     _ => return Err(RecvError::Tls(stack_of(&error))),
                 },
@@ -372,6 +426,10 @@ impl Connection {
     /// Writes a close_notify; transmit it.
     pub fn close(&mut self) {
         sys::ssl::clear_errors();
+        if let Some(successor) = &mut self.successor {
+            // Nobody took it, so this is its end too.
+            successor.close();
+        }
         // A failed SSL has nothing left to say, and the peer may be gone: both are fine at the end.
         if self.stream.shutdown().is_err() {
             sys::ssl::clear_errors();
@@ -462,7 +520,12 @@ impl Connection {
         self.took = Some(now.saturating_duration_since(self.started));
         self.filter.enter(Phase::Established);
         self.timers.established(now);
+        // What was lowered in case the path is narrow was lowered for flights; the kernel may
+        // fragment what is left.
+        let mtu = self.datagram_mtu(self.settings.link_mtu);
+        self.set_datagram_mtu(mtu).map_err(HandshakeError::Tls)?;
         self.max_payload = sys::ssl::data_mtu(self.stream.ssl());
+        self.draining = true;
         // From here on one record is one datagram; data may lie behind Finished already.
         let slot = self.stream.get_mut();
         slot.pack_into(None);

@@ -92,17 +92,18 @@ impl CookieJar {
     }
 
     /// Writes the cookie of `peer` at `local` into `cookie` and returns its length. Rotates the
-    /// key when it is due.
+    /// key when it is due, if `now` is the wall clock's and so may say.
     pub(crate) fn issue(
         &self,
         peer: SocketAddr,
         local: SocketAddr,
         now: UnixSeconds,
+        may_rotate: bool,
         cookie: &mut [u8],
     ) -> Result<usize, ErrorStack> {
         let key = {
             let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
-            if now.saturating_sub(keys.current.born) >= ROTATION {
+            if may_rotate && now.saturating_sub(keys.current.born) >= ROTATION {
                 let next = Key::random(keys.current.id.wrapping_add(1), now)?;
                 keys.previous = Some(std::mem::replace(&mut keys.current, next));
             }
@@ -182,7 +183,7 @@ mod tests {
     fn issue(jar: &CookieJar, peer: &str, local: &str, now: UnixSeconds) -> [u8; COOKIE] {
         let mut cookie = [0; 255];
         let length = jar
-            .issue(address(peer), address(local), now, &mut cookie)
+            .issue(address(peer), address(local), now, true, &mut cookie)
             .unwrap();
         cookie[..length].try_into().unwrap()
     }

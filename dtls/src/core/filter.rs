@@ -49,6 +49,8 @@ pub(crate) struct RecordFilter {
     plaintext_numbers: Renumber,
     /// Records of the next epoch that OpenSSL has been given to keep.
     early: u8,
+    /// Of those, the ones that came behind a ChangeCipherSpec in their datagram.
+    early_behind_change: u8,
     /// The cipher's overhead; a shorter protected record cannot be real.
     shortest_protected: usize,
     #[cfg(feature = "testing")]
@@ -57,6 +59,8 @@ pub(crate) struct RecordFilter {
 
 /// Protected records that may be kept before their epoch begins. A real flight has one (Finished),
 /// and a few early data records may overtake it; OpenSSL keeps up to 100 and pins 16.7 KB for each.
+/// As many again may follow a ChangeCipherSpec in its datagram: without a budget of their own, forged
+/// ones alone in their datagrams could keep the real Finished out.
 const EARLY_RECORDS: u8 = 8;
 
 /// The longest handshake message taken, OpenSSL's own floor less its header allowance. What a
@@ -80,6 +84,7 @@ impl RecordFilter {
             phase: Phase::Plaintext,
             plaintext_numbers: Renumber::starting_at(first),
             early: 0,
+            early_behind_change: 0,
             shortest_protected: AEAD_OVERHEAD,
             #[cfg(feature = "testing")]
             disabled: false,
@@ -165,6 +170,12 @@ impl RecordFilter {
                 return Err(Counter::DroppedEarly);
             }
             self.early += 1;
+        } else if self.phase == Phase::Plaintext {
+            // OpenSSL ignores a ChangeCipherSpec that comes too early, so one in front is no proof.
+            if self.early_behind_change == EARLY_RECORDS {
+                return Err(Counter::DroppedEarly);
+            }
+            self.early_behind_change += 1;
         }
         Ok(())
     }

@@ -19,7 +19,7 @@ use crate::{sys, verify};
 use super::connection::Connection;
 use super::cookie::{CookieJar, UnixSeconds};
 use super::reconnect::Reconnect;
-use super::record::{client_hello_random, client_hello_sequence};
+use super::record::{client_hello_random, client_hello_sequence, split_record};
 use super::slot::Slot;
 
 /// Who sent the hello that OpenSSL asks a cookie for. It travels in the `SSL`, because OpenSSL asks
@@ -30,6 +30,8 @@ struct Asker {
     peer: SocketAddr,
     local: SocketAddr,
     now: UnixSeconds,
+    /// Whether this time may make the jar rotate its keys.
+    rotates: bool,
 }
 
 /// What became of a datagram from a peer without a connection.
@@ -68,7 +70,7 @@ impl HelloVerifier {
     }
 
     /// Takes a datagram that `peer` sent to `local`. `unix_now` goes into cookies, `now` starts the
-    /// connection's handshake timeout.
+    /// connection's handshake timeout. The connection watches for a client that starts over.
     ///
     /// # Errors
     /// OpenSSL is out of memory; the verifier stays usable.
@@ -80,19 +82,66 @@ impl HelloVerifier {
         unix_now: UnixSeconds,
         now: Instant,
     ) -> Result<HelloOutcome, ErrorStack> {
-        let Some(sequence) = client_hello_sequence(datagram) else {
+        let asker = Asker {
+            peer,
+            local,
+            now: unix_now,
+            rotates: true,
+        };
+        let mut outcome = self.examine(datagram, asker, now)?;
+        if let HelloOutcome::Verified(connection) = &mut outcome
+            && let Some(hello) = client_hello_random(datagram)
+        {
+            connection.watch_for_reconnect(Box::new(Reconnect::new(
+                Arc::clone(&self.config),
+                Arc::clone(&self.stats),
+                peer,
+                local,
+                hello,
+                (unix_now, now),
+            )));
+        }
+        Ok(outcome)
+    }
+
+    /// The same for a hello on a live connection: the new one does not watch, and the time, which
+    /// is not the wall clock's, rotates no keys.
+    ///
+    /// # Errors
+    /// As [`Self::receive`].
+    pub(crate) fn receive_again(
+        &mut self,
+        datagram: &[u8],
+        peer: SocketAddr,
+        local: SocketAddr,
+        unix_now: UnixSeconds,
+        now: Instant,
+    ) -> Result<HelloOutcome, ErrorStack> {
+        let asker = Asker {
+            peer,
+            local,
+            now: unix_now,
+            rotates: false,
+        };
+        self.examine(datagram, asker, now)
+    }
+
+    fn examine(
+        &mut self,
+        datagram: &[u8],
+        asker: Asker,
+        now: Instant,
+    ) -> Result<HelloOutcome, ErrorStack> {
+        let hello = client_hello_sequence(datagram).zip(split_record(datagram));
+        let Some((sequence, (record, rest))) = hello else {
             self.stats.count(Counter::UnknownPeer);
             return Ok(HelloOutcome::Noise);
         };
         let slot = self.stream.get_mut();
         slot.inbound().clear();
-        slot.inbound().extend_from_slice(datagram);
+        // The hello alone: records behind it have to pass the filter.
+        slot.inbound().extend_from_slice(record.bytes);
         slot.arm();
-        let asker = Asker {
-            peer,
-            local,
-            now: unix_now,
-        };
         let ssl = sys::ssl::ssl_mut(&mut self.stream);
         ssl.set_ex_data(asker_index()?, asker);
         match sys::ssl::listen(ssl, &mut self.address) {
@@ -100,20 +149,13 @@ impl HelloVerifier {
                 let next = new_stream(&self.config)?;
                 let mut stream = std::mem::replace(&mut self.stream, next);
                 let ssl = sys::ssl::ssl_mut(&mut stream);
+                let peer = asker.peer;
                 verify::introduce(ssl, self.config.id(), None, peer)?;
                 let settings = self.config.settings();
                 let mut connection =
                     Connection::accepted(stream, sequence, peer, settings, &self.stats, now)?;
-                // A first fragment always holds the random: its cookie stands behind it.
-                if let Some(hello) = client_hello_random(datagram) {
-                    connection.watch_for_reconnect(Reconnect::new(
-                        Arc::clone(&self.config),
-                        Arc::clone(&self.stats),
-                        peer,
-                        local,
-                        hello,
-                        (unix_now, now),
-                    ));
+                if !rest.is_empty() {
+                    connection.receive(rest, now);
                 }
                 Ok(HelloOutcome::Verified(Box::new(connection)))
             }
@@ -137,7 +179,8 @@ fn new_stream(config: &ServerConfig) -> Result<SslStream<Slot>, ErrorStack> {
     SslStream::new(ssl, Slot::default())
 }
 
-/// Makes a context ask the jar. The callbacks cannot unwind: they neither index nor unwrap.
+/// Makes a context ask the jar. The callbacks must not unwind into C, and have nothing to unwind
+/// from: OpenSSL's cookie buffer is longer than any cookie.
 pub(crate) fn install_cookie_callbacks(context: &mut SslContextBuilder, jar: Arc<CookieJar>) {
     let verifying = Arc::clone(&jar);
     context.set_cookie_generate_cb(move |ssl, cookie| {
@@ -145,7 +188,7 @@ pub(crate) fn install_cookie_callbacks(context: &mut SslContextBuilder, jar: Arc
             .ok()
             .and_then(|index| ssl.ex_data(index).copied());
         let asker = asker.ok_or_else(ErrorStack::get)?;
-        jar.issue(asker.peer, asker.local, asker.now, cookie)
+        jar.issue(asker.peer, asker.local, asker.now, asker.rotates, cookie)
     });
     context.set_cookie_verify_cb(move |ssl, cookie| {
         let asker = asker_index()

@@ -1,7 +1,7 @@
 //! A client that starts over from the same address and port (RFC 6347 §4.2.8).
 //!
 //! It has lost its keys, so its new ClientHello arrives in the clear on a live connection, where
-//! OpenSSL ignores it for ever. But anyone who knows the 4-tuple can send one, so the live
+//! OpenSSL ignores it for ever. But anyone who knows the 4-tuple can send one, so an established
 //! connection is left alone until the whole new handshake is complete:
 //!
 //! ```text
@@ -11,11 +11,14 @@
 //! 4. Finished                       the candidate succeeds; the live connection is over
 //! ```
 //!
+//! While the live connection is itself still in its handshake there is nothing authenticated to
+//! protect, and the candidate of step 2 takes its place at once.
+//!
 //! Runs on the connection's own thread, without I/O and clock.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::config::ServerConfig;
 use crate::stats::{Counter, Stats};
@@ -24,6 +27,10 @@ use super::connection::{Connection, Progress};
 use super::cookie::UnixSeconds;
 use super::hello::{HelloOutcome, HelloVerifier};
 use super::record::{HelloRandom, client_hello_random};
+
+/// Hellos looked at per second. A client that starts over sends two; each costs an `SSL`, one with a
+/// good cookie a key exchange, and none of them passes the listener's admission.
+const HELLOS_PER_SECOND: u32 = 20;
 
 /// Watches the datagrams of one 4-tuple for a client that starts over.
 #[derive(Debug)]
@@ -37,8 +44,11 @@ pub(crate) struct Reconnect {
     /// Both clocks as they were at that hello, to tell one by the other. Cookies are issued and
     /// verified here alone, so a step of the wall clock meanwhile does no harm.
     began: (UnixSeconds, Instant),
+    /// One at most, and it watches for nothing itself.
     candidate: Option<Candidate>,
     answer: Option<Vec<u8>>,
+    /// When the present second began, and the hellos in it.
+    hellos: (Instant, u32),
 }
 
 #[derive(Debug)]
@@ -66,6 +76,7 @@ impl Reconnect {
             began,
             candidate: None,
             answer: None,
+            hellos: (began.1, 0),
         }
     }
 
@@ -75,17 +86,44 @@ impl Reconnect {
             || client_hello_random(datagram).is_some_and(|random| random != self.live)
     }
 
-    /// Takes a datagram of the peer. The connection it returns is established and takes the live
-    /// one's place.
-    pub(crate) fn receive(&mut self, datagram: &[u8], now: Instant) -> Option<Box<Connection>> {
-        let random = client_hello_random(datagram).filter(|random| *random != self.live);
+    /// Takes a datagram of the peer.
+    pub(crate) fn receive(&mut self, datagram: &[u8], now: Instant) {
         let known = self.candidate.as_ref().map(|candidate| candidate.random);
-        if let Some(random) = random.filter(|random| Some(*random) != known) {
-            self.hello(datagram, random, now);
-        } else if let Some(candidate) = &mut self.candidate {
-            candidate.connection.receive(datagram, now);
+        match client_hello_random(datagram) {
+            Some(random) if random == self.live => {}
+            Some(random) if Some(random) != known => self.hello(datagram, random, now),
+            _ => {
+                if let Some(candidate) = &mut self.candidate {
+                    candidate.connection.receive(datagram, now);
+                }
+            }
         }
-        self.proceed(now)
+    }
+
+    /// The candidate, whose handshake goes on as the live connection's.
+    pub(crate) fn take_candidate(&mut self) -> Option<Box<Connection>> {
+        let candidate = self.candidate.take()?;
+        self.live = candidate.random;
+        self.stats.count(Counter::Reconnects);
+        Some(candidate.connection)
+    }
+
+    /// Goes on with the candidate's handshake. `true`: it is complete, and [`Self::take_candidate`]
+    /// has the live connection's successor.
+    pub(crate) fn proceed(&mut self, now: Instant) -> bool {
+        let Some(candidate) = self.candidate.as_mut() else {
+            return false;
+        };
+        match candidate.connection.handshake(now) {
+            Ok(Progress::Waiting) => false,
+            Ok(Progress::Established) => true,
+            Err(_) => {
+                // Its alert, for the client; the handshake has counted the failure.
+                self.answer = candidate.connection.transmit();
+                self.candidate = None;
+                false
+            }
+        }
     }
 
     /// The next datagram to send to the peer.
@@ -96,7 +134,7 @@ impl Reconnect {
             .or_else(|| candidate.and_then(|candidate| candidate.connection.transmit()))
     }
 
-    /// When [`Self::handle_timeout`] wants to be called, if ever.
+    /// When [`Self::handle_timeout`] wants to be called: a candidate exists.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.candidate.as_ref()?.connection.deadline()
     }
@@ -113,12 +151,20 @@ impl Reconnect {
     }
 
     fn hello(&mut self, datagram: &[u8], random: HelloRandom, now: Instant) {
+        if now.saturating_duration_since(self.hellos.0) >= Duration::from_secs(1) {
+            self.hellos = (now, 0);
+        }
+        self.hellos.1 += 1;
+        if self.hellos.1 > HELLOS_PER_SECOND {
+            self.stats.count(Counter::HellosRefused);
+            return;
+        }
         let (unix_then, then) = self.began;
         let unix_now = unix_then + now.saturating_duration_since(then).as_secs();
         // Made for this hello and gone with it: an unverified hello pins nothing.
         let verifier = HelloVerifier::new(Arc::clone(&self.config), Arc::clone(&self.stats));
         let outcome = verifier.and_then(|mut verifier| {
-            verifier.receive(datagram, self.peer, self.local, unix_now, now)
+            verifier.receive_again(datagram, self.peer, self.local, unix_now, now)
         });
         match outcome {
             Ok(HelloOutcome::Answer(answer)) => self.answer = Some(answer),
@@ -127,24 +173,6 @@ impl Reconnect {
             }
             Ok(HelloOutcome::Noise) => {}
             Err(_) => self.stats.count(Counter::HellosRejected),
-        }
-    }
-
-    fn proceed(&mut self, now: Instant) -> Option<Box<Connection>> {
-        let candidate = self.candidate.as_mut()?;
-        match candidate.connection.handshake(now) {
-            Ok(Progress::Waiting) => None,
-            Ok(Progress::Established) => {
-                let candidate = self.candidate.take()?;
-                self.stats.count(Counter::Reconnects);
-                Some(candidate.connection)
-            }
-            Err(_) => {
-                // Its alert, for the client; the handshake has counted the failure.
-                self.answer = candidate.connection.transmit();
-                self.candidate = None;
-                None
-            }
         }
     }
 }

@@ -6,11 +6,6 @@
 
 use std::time::{Duration, Instant};
 
-/// After a plaintext alert the handshake may go on for this long. A real alert means the peer is
-/// gone, so waiting is idle; a forged one must not end a handshake, and this covers the first two
-/// retransmissions (RFC 6347 §4.2.4.1: 1 s, then 2 s).
-pub(crate) const ALERT_GRACE: Duration = Duration::from_millis(3500);
-
 /// The timers of one connection.
 #[derive(Debug)]
 pub(crate) struct Timers {
@@ -52,8 +47,8 @@ impl Timers {
     }
 
     /// A plaintext alert arrived: go on for a while, unless the peer goes on too.
-    pub(crate) fn start_grace(&mut self, now: Instant) {
-        self.grace.get_or_insert(now + ALERT_GRACE);
+    pub(crate) fn start_grace(&mut self, now: Instant, grace: Duration) {
+        self.grace.get_or_insert(now + grace);
     }
 
     /// The peer went on after its alleged alert.
@@ -110,7 +105,7 @@ impl Timers {
         let idle = self
             .idle
             .filter(|_| established)
-            .map(|idle| self.last_heard + idle);
+            .and_then(|idle| self.last_heard.checked_add(idle));
         [
             (self.handshake, Due::Handshake),
             (self.grace, Due::AlertGrace),
@@ -150,14 +145,14 @@ mod tests {
     #[test]
     fn an_alert_shortens_the_handshake_unless_the_peer_goes_on() {
         let (now, mut timers) = start();
-        timers.start_grace(now);
-        timers.start_grace(now + SECOND);
+        timers.start_grace(now, 4 * SECOND);
+        timers.start_grace(now + SECOND, 4 * SECOND);
         assert_eq!(
             timers.deadline(),
-            Some(now + ALERT_GRACE),
+            Some(now + 4 * SECOND),
             "a second alert buys no time"
         );
-        assert_eq!(timers.due(now + ALERT_GRACE), Some(Due::AlertGrace));
+        assert_eq!(timers.due(now + 4 * SECOND), Some(Due::AlertGrace));
         timers.cancel_grace();
         assert_eq!(timers.deadline(), Some(now + 30 * SECOND));
     }

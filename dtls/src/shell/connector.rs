@@ -68,6 +68,13 @@ impl DtlsConnector {
         server: SocketAddr,
         session: Option<&Session>,
     ) -> Result<Outgoing, ConnectError> {
+        if name.is_empty() || name.contains('\0') {
+            return Err(ConnectError::Config(ConfigError::OutOfRange {
+                name: "the server's name",
+                value: format!("{name:?}"),
+                must: "a host name or an IP address",
+            }));
+        }
         let failed = |source| ConnectError::Socket {
             peer: server,
             source,

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::config::{PortSharing, Safeguard, ServerConfig, unix_now};
+use crate::core::record::client_hello_sequence;
 use crate::core::{Connection, HelloOutcome, HelloVerifier};
 use crate::error::{AcceptError, BindError};
 use crate::stats::{Counter, Stats};
@@ -24,9 +25,8 @@ use super::socket::{FourTuple, ListeningSocket};
 use super::stream::{Incoming, canonical};
 use super::transport::{Stray, StrayPost, clock};
 
-/// The largest datagram read from an unverified peer. A ClientHello that announces more fragments
-/// has its cookie in the first.
-const BUFFER: usize = 4096;
+/// The largest datagram read: the largest record of TLS 1.2 with its header.
+const BUFFER: usize = (1 << 14) + 2048 + 13;
 
 /// Strays waiting for the listener. Each is a hello or part of one.
 const STRAYS: usize = 1024;
@@ -214,6 +214,10 @@ impl DtlsListener {
                     return None;
                 }
             }
+        }
+        if client_hello_sequence(datagram).is_none() {
+            self.stats.count(Counter::UnknownPeer);
+            return None;
         }
         if !(self.admission)(canonical(tuple.peer)) {
             self.stats.count(Counter::HellosRefused);

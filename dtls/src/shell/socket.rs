@@ -74,7 +74,14 @@ impl ListeningSocket {
             (None, family) => family,
         };
         drop(alone);
-        Self::bind_shared(family, sharing).map_err(at("bind"))
+        Self::bind_shared(family, sharing).map_err(|source| match source.kind() {
+            io::ErrorKind::AddrInUse => BindError::InUse(address),
+            _ => BindError::Io {
+                address,
+                step: "bind",
+                source,
+            },
+        })
     }
 
     /// Binds one more listening socket of the same group.
@@ -218,7 +225,10 @@ pub(crate) fn client(server: SocketAddr) -> io::Result<(UdpSocket, SocketAddr)> 
     let socket = new_socket(server)?;
     socket.connect(&server.into())?;
     socket.set_nonblocking(false)?;
-    Ok((socket.into(), server))
+    let socket = UdpSocket::from(socket);
+    // The kernel's word: the unspecified address means the loopback to it.
+    let server = socket.peer_addr()?;
+    Ok((socket, server))
 }
 
 /// The address in the family that all sockets have.

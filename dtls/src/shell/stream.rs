@@ -74,7 +74,7 @@ pub enum Recv {
     /// The time of [`DtlsStream::set_recv_timeout`] passed; the connection goes on.
     TimedOut,
     /// The peer has been silent for the idle timeout, and to a probe where the configuration says
-    /// `probe_when_idle`; the connection goes on if you do.
+    /// `probe_when_idle`; the connection goes on if you do, and the timeout starts anew.
     Idle,
     /// The client has lost its keys and started over from the same address and port (RFC 6347
     /// §4.2.8). This connection is over; [`DtlsStream::accept_reconnect`] goes on with the new one.
@@ -133,7 +133,10 @@ impl DtlsStream {
         if let Some(length) = self.backlog.take(buffer) {
             return Ok(Recv::Data(length));
         }
-        let give_up = self.recv_timeout.map(|timeout| clock() + timeout);
+        // A time beyond the clock's range is for ever.
+        let timeout = self.recv_timeout;
+        let give_up = timeout.and_then(|timeout| clock().checked_add(timeout));
+        let mut waited = false;
         loop {
             let read = self.connection.read(buffer);
             // Reading may answer: a repeated final flight, an alert.
@@ -147,7 +150,12 @@ impl DtlsStream {
                 Read::Reconnected => return Ok(Recv::Reconnected),
                 Read::Empty => {}
             }
-            let held = (!self.held).then(|| clock() + HELD_AFTER);
+            // After a datagram too: datagrams that keep coming must not stop the clock.
+            let now = clock();
+            if waited && let Some(due) = self.look_at_clock(now, give_up) {
+                return Ok(due);
+            }
+            let held = (!self.held).then(|| now + HELD_AFTER);
             let deadline = earliest([give_up, self.connection.deadline(), held]);
             let Self {
                 connection,
@@ -158,19 +166,7 @@ impl DtlsStream {
             match wait(connection, transport, datagram, deadline)? {
                 Arrival::Datagram => {}
                 Arrival::TimedOut => {
-                    let now = clock();
-                    // Of an established connection only a client that starts over has flights to
-                    // repeat, and its failure is not this connection's.
-                    drop(self.connection.handle_timeout(now));
-                    transmit(&mut self.connection, &self.transport);
-                    if self.connection.is_idle(now) {
-                        self.connection.stats().count(Counter::IdleTimeouts);
-                        return Ok(Recv::Idle);
-                    }
-                    if give_up.is_some_and(|give_up| give_up <= now) {
-                        return Ok(Recv::TimedOut);
-                    }
-                    if held.is_some_and(|held| held <= now) {
+                    if held.is_some_and(|held| held <= clock()) {
                         self.held = true;
                         sys::ssl::thread_stop();
                     }
@@ -178,7 +174,26 @@ impl DtlsStream {
                 Arrival::Hint => self.connection.suspect(clock()),
                 Arrival::Stopped => return Ok(Recv::Stopped),
             }
+            waited = true;
         }
+    }
+
+    /// Does what is due at `now`, and says what of it concerns the caller of [`Self::recv`].
+    fn look_at_clock(&mut self, now: Instant, give_up: Option<Instant>) -> Option<Recv> {
+        if self.connection.deadline().is_some_and(|due| due <= now) {
+            // Of an established connection only a client that starts over has flights to repeat,
+            // and its failure is not this connection's.
+            drop(self.connection.handle_timeout(now));
+            transmit(&mut self.connection, &self.transport);
+        }
+        if self.connection.is_idle(now) {
+            self.connection.restart_idle(now);
+            self.connection.stats().count(Counter::IdleTimeouts);
+            return Some(Recv::Idle);
+        }
+        give_up
+            .is_some_and(|give_up| give_up <= now)
+            .then_some(Recv::TimedOut)
     }
 
     /// After [`Recv::Reconnected`], makes this stream the client's new connection. `false`: there
@@ -332,6 +347,8 @@ impl DtlsStream {
 
 impl AsFd for DtlsStream {
     /// For waiting: readable means that [`Self::recv`] with a zero timeout may find something.
+    /// Data may lie in the stream while the descriptor is quiet: receive until
+    /// [`Recv::TimedOut`] before waiting.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.transport.as_fd()
     }
@@ -348,17 +365,21 @@ fn shake_hands(
     transport: &mut Transport,
     datagram: &mut Datagram,
 ) -> Result<(), HandshakeError> {
-    while connection.handshake(clock())? == Progress::Waiting {
+    loop {
+        let now = clock();
+        // After a datagram too: datagrams that keep coming must not stop the clock.
+        if connection.deadline().is_some_and(|due| due <= now) {
+            connection.handle_timeout(now)?;
+        }
+        if connection.handshake(now)? == Progress::Established {
+            return Ok(());
+        }
         transmit(connection, transport);
         let deadline = connection.deadline();
-        match wait(connection, transport, datagram, deadline)? {
-            Arrival::Datagram => {}
-            Arrival::TimedOut => connection.handle_timeout(clock())?,
-            Arrival::Hint => {}
-            Arrival::Stopped => return Err(HandshakeError::Stopped),
+        if wait(connection, transport, datagram, deadline)? == Arrival::Stopped {
+            return Err(HandshakeError::Stopped);
         }
     }
-    Ok(())
 }
 
 /// Waits for a datagram and hands it to the connection.

@@ -8,8 +8,8 @@
 use std::io;
 use std::net::{Shutdown, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use socket2::SockRef;
@@ -34,8 +34,9 @@ pub(crate) struct Stray {
 /// Where strays go.
 pub(crate) type StrayPost = Post<Stray>;
 
-/// Datagrams looked through when a connection ends; a client's first flight is one.
-const HANDED_BACK: usize = 64;
+/// Datagrams looked through when a connection ends; more than a receive queue of the default size
+/// holds of hellos, and a bound if they come faster than they are read.
+const HANDED_BACK: usize = 1024;
 
 /// What waiting for a datagram brought.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +54,9 @@ pub(crate) enum Arrival {
 /// Lets another thread end the waiting.
 #[derive(Debug, Clone)]
 pub struct StreamHandle {
-    socket: Arc<UdpSocket>,
+    /// Not an owner: a socket outliving its stream would take the client's next hello and never
+    /// answer.
+    socket: Weak<UdpSocket>,
     stopped: Arc<AtomicBool>,
 }
 
@@ -63,8 +66,10 @@ impl StreamHandle {
     /// [`Recv::Stopped`](crate::Recv::Stopped). Sending stays possible.
     pub fn stop(&self) {
         self.stopped.store(true, Ordering::SeqCst);
-        // Wakes the blocked thread; an error means that there is no socket to wait on any more.
-        drop(SockRef::from(&*self.socket).shutdown(Shutdown::Read));
+        if let Some(socket) = self.socket.upgrade() {
+            // Wakes the blocked thread; an error means that nobody can be waiting.
+            drop(SockRef::from(&*socket).shutdown(Shutdown::Read));
+        }
     }
 }
 
@@ -80,6 +85,9 @@ pub(crate) struct Transport {
     strays: Option<StrayPost>,
     waits: Wait,
 }
+
+/// A wait may last this much longer than asked, to spare the system call that would shorten it.
+const SLACK: Duration = Duration::from_millis(10);
 
 /// How the socket waits at present.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -139,7 +147,7 @@ impl Transport {
     /// A handle for other threads.
     pub(crate) fn handle(&self) -> StreamHandle {
         StreamHandle {
-            socket: Arc::clone(&self.socket),
+            socket: Arc::downgrade(&self.socket),
             stopped: Arc::clone(&self.stopped),
         }
     }
@@ -186,11 +194,11 @@ impl Transport {
                 Err(error) if icmp::is_interrupted(&error) => {}
                 Err(error) if icmp::is_empty(&error) => {
                     let left = time_left(deadline);
-                    if left.is_some_and(|left| left.is_zero()) {
-                        return Ok(Arrival::TimedOut);
-                    }
-                    if let Some(inbox) = &self.inbox {
+                    if let Some(inbox) = &self.inbox
+                        && left.is_none_or(|left| !left.is_zero())
+                    {
                         inbox.wait(std::iter::once(self.socket.as_fd()), left)?;
+                        continue;
                     }
                 }
                 Err(error) if icmp::is_icmp(&error) && settings.keeps(Safeguard::IcmpPolicy) => {
@@ -200,6 +208,10 @@ impl Transport {
                     }
                 }
                 Err(error) => return Err(error),
+            }
+            // Strays and ICMP errors that come faster than they are read must not stop the clock.
+            if time_left(deadline).is_some_and(|left| left.is_zero()) {
+                return Ok(Arrival::TimedOut);
             }
         }
     }
@@ -235,8 +247,7 @@ impl Transport {
         if let (Wait::Blocking(Some(wanted)), Wait::Blocking(Some(armed))) = (wanted, self.waits) {
             // A timeout that ends a little late is fine, one that is set for every datagram costs
             // a system call for each.
-            let slack = wanted / 8 + Duration::from_millis(1);
-            if armed >= wanted && armed - wanted <= slack {
+            if armed >= wanted && armed - wanted <= SLACK {
                 return Ok(());
             }
         }
