@@ -43,7 +43,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 .as_secs();
             match verifier.receive(datagram, peer, local, unix, now)? {
                 HelloOutcome::Answer(answer) => drop(socket.send_to(&answer, peer)),
-                HelloOutcome::Verified(client) => drop(clients.insert(peer, client)),
+                HelloOutcome::Verified(hello) => drop(clients.insert(peer, hello.accept()?)),
                 HelloOutcome::Noise => {}
             }
         }

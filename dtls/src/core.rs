@@ -24,4 +24,4 @@ pub(crate) mod reconnect;
 pub use connection::{Connection, Progress, Read};
 pub use cookie::CookieJar;
 pub use heartbeat::Liveness;
-pub use hello::{HelloOutcome, HelloVerifier};
+pub use hello::{HelloOutcome, HelloVerifier, VerifiedHello};

@@ -80,7 +80,8 @@ impl Pair {
                     .unwrap()
                 {
                     HelloOutcome::Answer(answer) => answers.push(answer),
-                    HelloOutcome::Verified(mut connection) => {
+                    HelloOutcome::Verified(hello) => {
+                        let mut connection = hello.accept().unwrap();
                         connection.handshake(self.start).unwrap();
                         answers.extend(drain(&mut connection));
                         self.server = Some(connection);

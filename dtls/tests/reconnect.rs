@@ -54,7 +54,8 @@ impl Server {
                     .receive(datagram, peer, local, 1_800_000_000, self.start)
                 {
                     Ok(HelloOutcome::Answer(answer)) => answers.push(answer),
-                    Ok(HelloOutcome::Verified(mut connection)) => {
+                    Ok(HelloOutcome::Verified(hello)) => {
+                        let mut connection = hello.accept().unwrap();
                         connection.handshake(self.start).unwrap();
                         answers.extend(drain(&mut connection));
                         self.connection = Some(connection);

@@ -118,7 +118,8 @@ fn shake(
             }
             match verifier.receive(&datagram, peer, local, UNIX, now).unwrap() {
                 HelloOutcome::Answer(answer) => wire.inbound.borrow_mut().push_back(answer),
-                HelloOutcome::Verified(mut connection) => {
+                HelloOutcome::Verified(hello) => {
+                    let mut connection = hello.accept().unwrap();
                     connection.handshake(now).ok()?;
                     accepted = Some(connection);
                 }

@@ -1,8 +1,9 @@
 //! The stateless question: `DTLSv1_listen` fed from memory.
 //!
 //! One `SSL` serves any number of unverified peers; it keeps nothing about them. A ClientHello
-//! without a good cookie is answered with a HelloVerifyRequest; one with a good cookie uses the
-//! `SSL` up and turns it into a [`Connection`]. Runs on the listener's thread.
+//! without a good cookie is answered with a HelloVerifyRequest; one with a good cookie becomes a
+//! [`Connection`] with an `SSL` of its own. Runs on the listener's thread, [`VerifiedHello::accept`]
+//! on the connection's.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
@@ -39,8 +40,8 @@ struct Asker {
 pub enum HelloOutcome {
     /// Send this HelloVerifyRequest back; no state was kept.
     Answer(Vec<u8>),
-    /// The cookie is good: a new connection, which has not answered yet.
-    Verified(Box<Connection>),
+    /// The cookie is good: [`VerifiedHello::accept`] makes the connection.
+    Verified(VerifiedHello),
     /// Dropped and counted.
     Noise,
 }
@@ -70,7 +71,7 @@ impl HelloVerifier {
     }
 
     /// Takes a datagram that `peer` sent to `local`. `unix_now` goes into cookies, `now` starts the
-    /// connection's handshake timeout. The connection watches for a client that starts over.
+    /// connection's handshake timeout.
     ///
     /// # Errors
     /// OpenSSL is out of memory; the verifier stays usable.
@@ -88,24 +89,11 @@ impl HelloVerifier {
             now: unix_now,
             rotates: true,
         };
-        let mut outcome = self.examine(datagram, asker, now)?;
-        if let HelloOutcome::Verified(connection) = &mut outcome
-            && let Some(hello) = client_hello_random(datagram)
-        {
-            connection.watch_for_reconnect(Box::new(Reconnect::new(
-                Arc::clone(&self.config),
-                Arc::clone(&self.stats),
-                peer,
-                local,
-                hello,
-                (unix_now, now),
-            )));
-        }
-        Ok(outcome)
+        self.examine(datagram, asker, now)
     }
 
-    /// The same for a hello on a live connection: the new one does not watch, and the time, which
-    /// is not the wall clock's, rotates no keys.
+    /// The same for a hello on a live connection: the time, which is not the wall clock's, rotates
+    /// no keys, and the connection watches for nothing.
     ///
     /// # Errors
     /// As [`Self::receive`].
@@ -132,33 +120,18 @@ impl HelloVerifier {
         asker: Asker,
         now: Instant,
     ) -> Result<HelloOutcome, ErrorStack> {
-        let hello = client_hello_sequence(datagram).zip(split_record(datagram));
-        let Some((sequence, (record, rest))) = hello else {
+        let Some(record) = hello_record(datagram) else {
             self.stats.count(Counter::UnknownPeer);
             return Ok(HelloOutcome::Noise);
         };
-        let slot = self.stream.get_mut();
-        slot.inbound().clear();
-        // The hello alone: records behind it have to pass the filter.
-        slot.inbound().extend_from_slice(record.bytes);
-        slot.arm();
-        let ssl = sys::ssl::ssl_mut(&mut self.stream);
-        ssl.set_ex_data(asker_index()?, asker);
-        match sys::ssl::listen(ssl, &mut self.address) {
-            sys::ssl::Listened::Verified => {
-                let next = new_stream(&self.config)?;
-                let mut stream = std::mem::replace(&mut self.stream, next);
-                let ssl = sys::ssl::ssl_mut(&mut stream);
-                let peer = asker.peer;
-                verify::introduce(ssl, self.config.id(), None, peer)?;
-                let settings = self.config.settings();
-                let mut connection =
-                    Connection::accepted(stream, sequence, peer, settings, &self.stats, now)?;
-                if !rest.is_empty() {
-                    connection.receive(rest, now);
-                }
-                Ok(HelloOutcome::Verified(Box::new(connection)))
-            }
+        match listen(&mut self.stream, &mut self.address, record, asker)? {
+            sys::ssl::Listened::Verified => Ok(HelloOutcome::Verified(VerifiedHello {
+                config: Arc::clone(&self.config),
+                stats: Arc::clone(&self.stats),
+                datagram: datagram.to_vec(),
+                asker,
+                now,
+            })),
             sys::ssl::Listened::NotYet => match self.stream.get_mut().pop() {
                 Some(answer) => {
                     self.stats.count(Counter::HelloVerifyRequests);
@@ -171,6 +144,81 @@ impl HelloVerifier {
             },
         }
     }
+}
+
+/// A hello whose cookie is good: its sender receives at the address it claims.
+#[derive(Debug)]
+pub struct VerifiedHello {
+    config: Arc<ServerConfig>,
+    stats: Arc<Stats>,
+    datagram: Vec<u8>,
+    asker: Asker,
+    now: Instant,
+}
+
+impl VerifiedHello {
+    /// Makes the connection, which has not answered yet.
+    ///
+    /// Best on the thread that will run it: `DTLSv1_listen` takes the hello a second time there,
+    /// which costs little beside an `SSL` whose memory one thread allocates and another frees.
+    ///
+    /// # Errors
+    /// OpenSSL is out of memory.
+    pub fn accept(self) -> Result<Box<Connection>, ErrorStack> {
+        let hello = client_hello_sequence(&self.datagram).zip(split_record(&self.datagram));
+        let (sequence, (record, rest)) = hello.ok_or_else(ErrorStack::get)?;
+        let mut stream = new_stream(&self.config)?;
+        let mut address = sys::ssl::BioAddr::new()?;
+        let listened = listen(&mut stream, &mut address, record.bytes, self.asker)?;
+        if listened == sys::ssl::Listened::NotYet {
+            return Err(ErrorStack::get());
+        }
+        let Asker { peer, local, .. } = self.asker;
+        let ssl = sys::ssl::ssl_mut(&mut stream);
+        verify::introduce(ssl, self.config.id(), None, peer)?;
+        let settings = self.config.settings();
+        let mut connection =
+            Connection::accepted(stream, sequence, peer, settings, &self.stats, self.now)?;
+        if !rest.is_empty() {
+            connection.receive(rest, self.now);
+        }
+        if self.asker.rotates
+            && let Some(hello) = client_hello_random(&self.datagram)
+        {
+            connection.watch_for_reconnect(Box::new(Reconnect::new(
+                self.config,
+                self.stats,
+                peer,
+                local,
+                hello,
+                (self.asker.now, self.now),
+            )));
+        }
+        Ok(Box::new(connection))
+    }
+}
+
+/// The record of a ClientHello that a datagram starts with. Records behind it have to pass the
+/// filter.
+fn hello_record(datagram: &[u8]) -> Option<&[u8]> {
+    client_hello_sequence(datagram)?;
+    Some(split_record(datagram)?.0.bytes)
+}
+
+/// Feeds a hello to `DTLSv1_listen`.
+fn listen(
+    stream: &mut SslStream<Slot>,
+    address: &mut sys::ssl::BioAddr,
+    record: &[u8],
+    asker: Asker,
+) -> Result<sys::ssl::Listened, ErrorStack> {
+    let slot = stream.get_mut();
+    slot.inbound().clear();
+    slot.inbound().extend_from_slice(record);
+    slot.arm();
+    let ssl = sys::ssl::ssl_mut(stream);
+    ssl.set_ex_data(asker_index()?, asker);
+    Ok(sys::ssl::listen(ssl, address))
 }
 
 fn new_stream(config: &ServerConfig) -> Result<SslStream<Slot>, ErrorStack> {

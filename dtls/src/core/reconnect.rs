@@ -168,9 +168,10 @@ impl Reconnect {
         });
         match outcome {
             Ok(HelloOutcome::Answer(answer)) => self.answer = Some(answer),
-            Ok(HelloOutcome::Verified(connection)) => {
-                self.candidate = Some(Candidate { random, connection });
-            }
+            Ok(HelloOutcome::Verified(hello)) => match hello.accept() {
+                Ok(connection) => self.candidate = Some(Candidate { random, connection }),
+                Err(_) => self.stats.count(Counter::HellosRejected),
+            },
             Ok(HelloOutcome::Noise) => {}
             Err(_) => self.stats.count(Counter::HellosRejected),
         }

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::config::{PortSharing, Safeguard, ServerConfig, unix_now};
 use crate::core::record::client_hello_sequence;
-use crate::core::{Connection, HelloOutcome, HelloVerifier};
+use crate::core::{HelloOutcome, HelloVerifier, VerifiedHello};
 use crate::error::{AcceptError, BindError};
 use crate::stats::{Counter, Stats};
 
@@ -232,7 +232,7 @@ impl DtlsListener {
                 self.answer(&answer, tuple);
                 None
             }
-            Ok(HelloOutcome::Verified(connection)) => self.hand_off(connection, tuple),
+            Ok(HelloOutcome::Verified(hello)) => self.hand_off(hello, tuple),
             Ok(HelloOutcome::Noise) => None,
             Err(_) => {
                 self.stats.count(Counter::HellosRejected);
@@ -255,7 +255,7 @@ impl DtlsListener {
         self.stats.count(outcome);
     }
 
-    fn hand_off(&mut self, connection: Box<Connection>, tuple: FourTuple) -> Option<Incoming> {
+    fn hand_off(&mut self, hello: VerifiedHello, tuple: FourTuple) -> Option<Incoming> {
         let sharing = self.config.port_sharing();
         let handed = self
             .listen_at(tuple.local)
@@ -263,7 +263,7 @@ impl DtlsListener {
         match handed {
             Ok(transport) => {
                 self.stats.count(Counter::ConnectionsAccepted);
-                Some(Incoming::new(connection, transport))
+                Some(Incoming::new(hello, transport))
             }
             Err(error) => {
                 self.stats.count(Counter::HandoffsFailed);

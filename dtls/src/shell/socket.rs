@@ -95,6 +95,7 @@ impl ListeningSocket {
         if sharing == PortSharing::ReusePort {
             sys::udp::select_first_of_group(socket.as_fd())?;
         }
+        socket.set_nonblocking(true)?;
         let socket = UdpSocket::from(socket);
         let local = socket.local_addr()?;
         Ok(Self { socket, local })
@@ -209,8 +210,7 @@ impl AsFd for ListeningSocket {
     }
 }
 
-/// A server's socket for one peer: bound to the listening address, connected to the peer,
-/// non-blocking.
+/// A server's socket for one peer: bound to the listening address, connected to the peer.
 pub(crate) fn connected(tuple: FourTuple, sharing: PortSharing) -> io::Result<UdpSocket> {
     let socket = new_socket(tuple.peer)?;
     share(&socket, sharing)?;
@@ -224,7 +224,6 @@ pub(crate) fn client(server: SocketAddr) -> io::Result<(UdpSocket, SocketAddr)> 
     let server = in_family(server);
     let socket = new_socket(server)?;
     socket.connect(&server.into())?;
-    socket.set_nonblocking(false)?;
     let socket = UdpSocket::from(socket);
     // The kernel's word: the unspecified address means the loopback to it.
     let server = socket.peer_addr()?;
@@ -264,7 +263,7 @@ fn has_ipv6() -> bool {
     ipv6() != Ipv6::Absent
 }
 
-/// A non-blocking socket for `address`, be it the local or the peer's. Each connection makes one,
+/// A socket for `address`, be it the local or the peer's. Each connection makes one,
 /// so only the options that this address needs are set.
 fn new_socket(address: SocketAddr) -> io::Result<Socket> {
     let domain = if has_ipv6() {
@@ -272,7 +271,7 @@ fn new_socket(address: SocketAddr) -> io::Result<Socket> {
     } else {
         Domain::IPV4
     };
-    let socket = Socket::new(domain, Type::DGRAM.nonblocking(), Some(Protocol::UDP))?;
+    let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
     let wildcard = address.ip().is_unspecified();
     let v4 = address.ip().to_canonical().is_ipv4();
     if domain == Domain::IPV6 && (v4 || wildcard) && ipv6() == Ipv6::DualOnRequest {

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
-use crate::core::{Connection, Liveness, Progress, Read};
+use crate::core::{Connection, Liveness, Progress, Read, VerifiedHello};
 use crate::error::{HandshakeError, RecvError, SendError};
 use crate::session::{ExportError, HandshakeInfo, Session};
 use crate::stats::Counter;
@@ -31,16 +31,13 @@ const LONGEST_DATA: usize = 1 << 14;
 /// the peer.
 #[derive(Debug)]
 pub struct Incoming {
-    connection: Box<Connection>,
+    hello: VerifiedHello,
     transport: Transport,
 }
 
 impl Incoming {
-    pub(crate) fn new(connection: Box<Connection>, transport: Transport) -> Self {
-        Self {
-            connection,
-            transport,
-        }
+    pub(crate) fn new(hello: VerifiedHello, transport: Transport) -> Self {
+        Self { hello, transport }
     }
 
     /// The peer's address.
@@ -60,7 +57,8 @@ impl Incoming {
     /// # Errors
     /// It failed, timed out or was stopped; the connection is gone.
     pub fn accept(self) -> Result<DtlsStream, HandshakeError> {
-        DtlsStream::establish(self.connection, self.transport)
+        let connection = self.hello.accept().map_err(HandshakeError::Tls)?;
+        DtlsStream::establish(connection, self.transport)
     }
 }
 

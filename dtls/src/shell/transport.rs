@@ -83,23 +83,15 @@ pub(crate) struct Transport {
     inbox: Option<Mailbox<Vec<u8>>>,
     route: Option<Route>,
     strays: Option<StrayPost>,
-    waits: Wait,
+    /// SO_RCVTIMEO as it is; `None` is for ever.
+    armed: Option<Duration>,
 }
 
 /// A wait may last this much longer than asked, to spare the system call that would shorten it.
 const SLACK: Duration = Duration::from_millis(10);
 
-/// How the socket waits at present.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Wait {
-    /// It does not.
-    NonBlocking,
-    /// As long as SO_RCVTIMEO says; `None` is for ever.
-    Blocking(Option<Duration>),
-}
-
 impl Transport {
-    /// A server's side, as [`super::handoff`] makes it: the socket is non-blocking.
+    /// A server's side, as [`super::handoff`] makes it.
     pub(crate) fn handed_off(
         socket: UdpSocket,
         tuple: FourTuple,
@@ -115,7 +107,7 @@ impl Transport {
             inbox: Some(inbox),
             route: Some(route),
             strays: Some(strays),
-            waits: Wait::NonBlocking,
+            armed: None,
         }
     }
 
@@ -130,7 +122,7 @@ impl Transport {
             inbox: None,
             route: None,
             strays: None,
-            waits: Wait::Blocking(None),
+            armed: None,
         })
     }
 
@@ -179,10 +171,9 @@ impl Transport {
                 datagram.copy_from(&early);
                 return Ok(Arrival::Datagram);
             }
-            if self.inbox.is_none() {
-                self.prepare_wait(deadline)?;
-            }
-            match datagram.recv_from(self.socket.as_fd()) {
+            // With an inbox the waiting is for both, below.
+            let wait = self.inbox.is_none() && self.prepare_wait(deadline)?;
+            match datagram.recv_from(self.socket.as_fd(), wait) {
                 // A socket whose receiving side is shut down reads as an empty datagram of nobody.
                 Ok(None) => return Ok(Arrival::Stopped),
                 Ok(Some(from)) => {
@@ -235,33 +226,22 @@ impl Transport {
         stats.count(Counter::DatagramsUnsent);
     }
 
-    /// Arranges for the next `recv_from` to wait until about `deadline`.
-    fn prepare_wait(&mut self, deadline: Option<Instant>) -> io::Result<()> {
-        let wanted = match time_left(deadline) {
-            Some(left) if left.is_zero() => Wait::NonBlocking,
-            left => Wait::Blocking(left),
+    /// Arranges for the next receive to wait until about `deadline`; says whether it should wait at
+    /// all.
+    fn prepare_wait(&mut self, deadline: Option<Instant>) -> io::Result<bool> {
+        let wanted = time_left(deadline);
+        if wanted.is_some_and(|wanted| wanted.is_zero()) {
+            return Ok(false);
+        }
+        let near_enough = match (wanted, self.armed) {
+            (Some(wanted), Some(armed)) => armed >= wanted && armed - wanted <= SLACK,
+            (wanted, armed) => wanted == armed,
         };
-        if wanted == self.waits {
-            return Ok(());
+        if !near_enough {
+            self.socket.set_read_timeout(wanted)?;
+            self.armed = wanted;
         }
-        if let (Wait::Blocking(Some(wanted)), Wait::Blocking(Some(armed))) = (wanted, self.waits) {
-            // A timeout that ends a little late is fine, one that is set for every datagram costs
-            // a system call for each.
-            if armed >= wanted && armed - wanted <= SLACK {
-                return Ok(());
-            }
-        }
-        match wanted {
-            Wait::NonBlocking => self.socket.set_nonblocking(true)?,
-            Wait::Blocking(timeout) => {
-                if self.waits == Wait::NonBlocking {
-                    self.socket.set_nonblocking(false)?;
-                }
-                self.socket.set_read_timeout(timeout)?;
-            }
-        }
-        self.waits = wanted;
-        Ok(())
+        Ok(true)
     }
 
     fn return_stray(&self, datagram: &[u8], from: SocketAddr, settings: &Settings, stats: &Stats) {
@@ -294,12 +274,9 @@ impl Drop for Transport {
         };
         // The route first, or the listener would send the hello here again.
         drop(route);
-        if self.socket.set_nonblocking(true).is_err() {
-            return;
-        }
         let mut datagram = Datagram::empty();
         for _ in 0..HANDED_BACK {
-            let Ok(Some(peer)) = datagram.recv_from(self.socket.as_fd()) else {
+            let Ok(Some(peer)) = datagram.recv_from(self.socket.as_fd(), false) else {
                 return;
             };
             let tuple = FourTuple {

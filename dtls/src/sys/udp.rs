@@ -40,14 +40,21 @@ impl Datagram {
         }
     }
 
-    /// Receives into this buffer (`recvfrom(2)`). The source is `None` where the kernel reports
-    /// none, as on a socket whose receiving side was shut down.
+    /// Receives into this buffer (`recvfrom(2)`), waiting for as long as the socket's receive
+    /// timeout says or not at all. The source is `None` where the kernel reports none, as on a
+    /// socket whose receiving side was shut down.
     ///
     /// # Errors
     /// The kernel's.
-    pub(crate) fn recv_from(&mut self, socket: BorrowedFd<'_>) -> io::Result<Option<SocketAddr>> {
+    pub(crate) fn recv_from(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        wait: bool,
+    ) -> io::Result<Option<SocketAddr>> {
         self.length = 0;
-        let (length, source) = SockRef::from(&socket).recv_from(&mut self.bytes)?;
+        let flags = if wait { 0 } else { libc::MSG_DONTWAIT };
+        let socket = SockRef::from(&socket);
+        let (length, source) = socket.recv_from_with_flags(&mut self.bytes, flags)?;
         self.length = length;
         Ok(source.as_socket())
     }

@@ -53,7 +53,8 @@ pub(crate) fn shake_with(
             }
             match verifier.receive(&datagram, peer, local, UNIX, now).unwrap() {
                 HelloOutcome::Answer(answer) => client.receive(&answer, now),
-                HelloOutcome::Verified(mut connection) => {
+                HelloOutcome::Verified(hello) => {
+                    let mut connection = hello.accept().unwrap();
                     step(&mut connection, &mut at_server, now);
                     accepted = Some(connection);
                 }
