@@ -3,11 +3,11 @@
 //! A thread that serves its next connection saves some 40 µs over a new one. Room for a connection
 //! and a thread to run it are the same thing here: there is room while a worker is idle or another
 //! may be made, and a worker becomes idle only after its connection's socket is closed. So nothing
-//! waits for long in the queue, and no second count can disagree with the first.
+//! is queued that no worker waits for, and no second count can disagree with the first.
 //!
 //! ```text
-//! listener thread ── submit ──┬─► new worker ──► serve ──► idle ──┬─► gone after IDLE_TIME
-//!                             └─► queue ─────────────────────► ───┴─► serve …
+//! listener thread ── submit ──┬─► new worker ────► serve ──► idle ──┬─► gone after IDLE_TIME
+//!                             └─► last idle worker ───────────────► ┴─► serve …
 //! ```
 
 use std::collections::BTreeMap;
@@ -16,7 +16,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::Sender;
 use dtls::{Incoming, StreamHandle};
 
 use crate::service::Service;
@@ -30,9 +30,6 @@ const IDLE_TIME: Duration = Duration::from_secs(10);
 /// build too; the rest is for a panic that prints its backtrace. Only touched pages cost memory.
 const STACK_BYTES: usize = 128 * 1024;
 
-/// Connections queued for idle workers that have not woken up yet.
-const QUEUE: usize = 256;
-
 /// Names a worker in the pool, and in its thread's name.
 pub(crate) type WorkerId = u64;
 
@@ -41,8 +38,6 @@ pub(crate) type WorkerId = u64;
 pub(crate) struct Pool {
     limit: usize,
     service: Service,
-    /// Connections for idle workers; the other end is in the state.
-    queue: Receiver<Incoming>,
     state: Mutex<State>,
     /// Rung whenever a worker has ended.
     ended: Condvar,
@@ -52,20 +47,12 @@ pub(crate) struct Pool {
 struct State {
     workers: BTreeMap<WorkerId, Worker>,
     next_id: WorkerId,
-    /// Workers waiting for a connection, less the connections queued for them.
-    idle: usize,
-    /// Gone once the pool drains.
-    jobs: Option<Sender<Incoming>>,
+    /// The way to each worker that waits for a connection. The last one to fall idle is the first
+    /// to be used again: its stack and its arena are still in the processor's caches.
+    idle: Vec<(WorkerId, Sender<Incoming>)>,
+    draining: bool,
     /// While draining: threads that have nothing left to do but to exit.
     exiting: Vec<JoinHandle<()>>,
-}
-
-impl State {
-    /// The way to an idle worker, if there is one and the queue can take a connection for it.
-    fn idle_queue(&self) -> Option<&Sender<Incoming>> {
-        let queue = self.jobs.as_ref()?;
-        (self.idle > 0 && !queue.is_full()).then_some(queue)
-    }
 }
 
 #[derive(Debug)]
@@ -92,16 +79,14 @@ pub(crate) enum SubmitError {
 impl Pool {
     /// A pool of no threads yet.
     pub(crate) fn new(limit: usize, service: Service) -> Self {
-        let (jobs, queue) = crossbeam_channel::bounded(QUEUE);
         Self {
             limit,
             service,
-            queue,
             state: Mutex::new(State {
                 workers: BTreeMap::new(),
                 next_id: 0,
-                idle: 0,
-                jobs: Some(jobs),
+                idle: Vec::new(),
+                draining: false,
                 exiting: Vec::new(),
             }),
             ended: Condvar::new(),
@@ -111,13 +96,13 @@ impl Pool {
     /// Whether one more connection would find a worker.
     pub(crate) fn has_room(&self) -> bool {
         let state = self.lock();
-        state.idle_queue().is_some() || (state.jobs.is_some() && state.workers.len() < self.limit)
+        !state.draining && (!state.idle.is_empty() || state.workers.len() < self.limit)
     }
 
     /// Connections being served or about to be.
     pub(crate) fn connections(&self) -> usize {
         let state = self.lock();
-        state.workers.len() - state.idle
+        state.workers.len() - state.idle.len()
     }
 
     /// Gives a connection to an idle worker or to a new one. Listener thread only.
@@ -126,12 +111,14 @@ impl Pool {
     /// There is no room, or no thread to be had.
     pub(crate) fn submit(self: &Arc<Self>, incoming: Incoming) -> Result<(), SubmitError> {
         let mut state = self.lock();
-        if let Some(queue) = state.idle_queue() {
-            queue.try_send(incoming).map_err(|_| SubmitError::NoRoom)?;
-            state.idle -= 1;
-            return Ok(());
+        if state.draining {
+            return Err(SubmitError::NoRoom);
         }
-        if state.jobs.is_none() || state.workers.len() >= self.limit {
+        if let Some((_, job)) = state.idle.pop() {
+            // It waits, or will look once more under the lock.
+            return job.try_send(incoming).map_err(|_| SubmitError::NoRoom);
+        }
+        if state.workers.len() >= self.limit {
             return Err(SubmitError::NoRoom);
         }
         let id = state.next_id;
@@ -150,7 +137,8 @@ impl Pool {
     /// Closes every connection and waits for all workers to end. Returns how many have not.
     pub(crate) fn drain(&self, timeout: Duration) -> usize {
         let mut state = self.lock();
-        state.jobs = None;
+        state.draining = true;
+        state.idle.clear();
         for worker in state.workers.values() {
             if let Some(connection) = &worker.connection {
                 connection.stop();
@@ -176,7 +164,7 @@ impl Pool {
         let mut next = Some(first);
         while let Some(incoming) = next {
             worker::serve(incoming, self.service, |handle| self.enlist(id, handle));
-            next = self.next_job();
+            next = self.next_job(id);
         }
     }
 
@@ -184,7 +172,7 @@ impl Pool {
     /// connection's socket, which stays open for as long as either lives.
     fn enlist(&self, id: WorkerId, handle: StreamHandle) -> Enlisted<'_> {
         let mut state = self.lock();
-        if state.jobs.is_none() {
+        if state.draining {
             handle.stop();
         } else if let Some(worker) = state.workers.get_mut(&id) {
             worker.connection = Some(handle);
@@ -193,18 +181,22 @@ impl Pool {
     }
 
     /// Waits for the worker's next connection; `None` ends the worker.
-    fn next_job(&self) -> Option<Incoming> {
-        self.lock().idle += 1;
-        if let Ok(incoming) = self.queue.recv_timeout(IDLE_TIME) {
+    fn next_job(&self, id: WorkerId) -> Option<Incoming> {
+        let (job, jobs) = crossbeam_channel::bounded(1);
+        {
+            let mut state = self.lock();
+            if state.draining {
+                return None;
+            }
+            state.idle.push((id, job));
+        }
+        if let Ok(incoming) = jobs.recv_timeout(IDLE_TIME) {
             return Some(incoming);
         }
         let mut state = self.lock();
-        // One may have been queued for this worker after it stopped waiting.
-        if let Ok(incoming) = self.queue.try_recv() {
-            return Some(incoming);
-        }
-        state.idle -= 1;
-        None
+        state.idle.retain(|(idle, _)| *idle != id);
+        // One may have come after this worker stopped waiting.
+        jobs.try_recv().ok()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -237,7 +229,7 @@ impl Drop for Entry<'_> {
     fn drop(&mut self) {
         let mut state = self.pool.lock();
         let worker = state.workers.remove(&self.id);
-        if state.jobs.is_none() {
+        if state.draining {
             state.exiting.extend(worker.map(|worker| worker.thread));
         }
         drop(state);

@@ -66,8 +66,10 @@ impl Floor {
         std::thread::scope(|scope| {
             for _ in 0..others {
                 scope.spawn(|| {
-                    while !done.load(Ordering::Relaxed) && self.handshake(session.as_ref()).is_ok()
-                    {
+                    let mut going = true;
+                    while going {
+                        going = self.handshake(session.as_ref()).is_ok()
+                            && !done.load(Ordering::Relaxed);
                     }
                 });
             }
