@@ -33,14 +33,14 @@ pub(crate) fn rss_per_connection_kib(
     let wanted = threads + u64::from(connections);
     let mut most = 0.0;
     while server.status("Threads")? < wanted {
-        if now() > give_up || client.try_wait()?.is_some() {
+        let ended = client.try_wait()?;
+        if now() > give_up || ended.is_some() {
             client.kill().unwrap_or_default();
             client.wait()?;
-            return Err(format!(
-                "only {} of {wanted} threads came up",
-                server.status("Threads")?
-            )
-            .into());
+            let threads = server.status("Threads")?;
+            return Err(
+                format!("{threads} of {wanted} threads came up; the client: {ended:?}").into(),
+            );
         }
         std::thread::park_timeout(Duration::from_millis(50));
     }
