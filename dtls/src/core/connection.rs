@@ -24,7 +24,7 @@ use crate::session::{self, ExportError, HandshakeInfo, Session};
 use crate::stats::{Counter, Stats};
 use crate::{sys, verify};
 
-use super::filter::{HeldAlert, Phase, RecordFilter};
+use super::filter::{HeldAlert, Phase, RecordFilter, Role};
 use super::heartbeat::Heartbeat;
 use super::reconnect::Reconnect;
 use super::renumber::Renumber;
@@ -139,11 +139,16 @@ impl Connection {
         stats: &Arc<Stats>,
         now: Instant,
     ) -> Result<Self, ErrorStack> {
+        let role = if stream.ssl().is_server() {
+            Role::Server
+        } else {
+            Role::Client
+        };
         #[cfg_attr(
             not(feature = "testing"),
             expect(unused_mut, reason = "switched by tests")
         )]
-        let mut filter = RecordFilter::new(first_plaintext);
+        let mut filter = RecordFilter::new(role, first_plaintext);
         #[cfg(feature = "testing")]
         if !settings.keeps(Safeguard::RecordFilter) {
             filter.disabled = true;

@@ -26,6 +26,30 @@ pub(crate) enum Phase {
     Established,
 }
 
+/// Which end the filter stands before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// Takes a client's messages.
+    Server,
+    /// Takes a server's messages.
+    Client,
+}
+
+impl Role {
+    /// Whether the other end ever sends this handshake message in the clear (RFC 5246 §7.4, RFC
+    /// 6347 §4.2.2, RFC 5077, RFC 6066 §8). Finished never is: it is the first protected message.
+    /// A `HelloRequest` asks for a renegotiation, which is refused.
+    fn takes(self, message_type: u8) -> bool {
+        match self {
+            // ClientHello, Certificate, CertificateVerify, ClientKeyExchange
+            Self::Server => matches!(message_type, CLIENT_HELLO | 11 | 15 | 16),
+            // ServerHello, HelloVerifyRequest, NewSessionTicket, Certificate, ServerKeyExchange,
+            // CertificateRequest, ServerHelloDone, CertificateStatus
+            Self::Client => matches!(message_type, 2 | 3 | 4 | 11..=14 | 22),
+        }
+    }
+}
+
 /// An alert in the clear: anyone may have sent it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct HeldAlert {
@@ -44,6 +68,7 @@ pub(crate) struct Sighting {
 /// The filter's memory of one connection.
 #[derive(Debug)]
 pub(crate) struct RecordFilter {
+    role: Role,
     phase: Phase,
     /// Gives incoming epoch-0 records consecutive numbers, see [`RecordFilter::new`].
     plaintext_numbers: Renumber,
@@ -73,14 +98,15 @@ pub(crate) const MAX_MESSAGE: usize = 16 * 1024;
 const AEAD_OVERHEAD: usize = 8 + 16;
 
 impl RecordFilter {
-    /// For a connection whose next plaintext record OpenSSL shall see under number `first`.
+    /// For an end whose next plaintext record OpenSSL shall see under number `first`.
     ///
     /// Incoming plaintext records are renumbered consecutively. Nobody can vouch for the number of
     /// a plaintext record, and one forged record with a number far ahead would move OpenSSL's
     /// replay window beyond all real ones and stall the handshake for good. Repeated messages are
     /// recognised by their `message_seq` in any case.
-    pub(crate) fn new(first: u64) -> Self {
+    pub(crate) fn new(role: Role, first: u64) -> Self {
         Self {
+            role,
             phase: Phase::Plaintext,
             plaintext_numbers: Renumber::starting_at(first),
             early: 0,
@@ -137,7 +163,7 @@ impl RecordFilter {
                     continue;
                 }
                 0 if self.phase == Phase::Established => Err(Counter::DroppedWrongEpoch),
-                0 => judge_plaintext(&record, &mut sighting),
+                0 => judge_plaintext(self.role, &record, &mut sighting),
                 1 => self.judge_protected(&record, cipher_changes_here),
                 _ => Err(Counter::DroppedWrongEpoch),
             };
@@ -181,7 +207,11 @@ impl RecordFilter {
     }
 }
 
-fn judge_plaintext(record: &Record<'_>, sighting: &mut Sighting) -> Result<(), Counter> {
+fn judge_plaintext(
+    role: Role,
+    record: &Record<'_>,
+    sighting: &mut Sighting,
+) -> Result<(), Counter> {
     match record.content_type {
         CHANGE_CIPHER_SPEC if record.body == [1] => Ok(()),
         CHANGE_CIPHER_SPEC => Err(Counter::DroppedBadChangeCipherSpec),
@@ -192,14 +222,15 @@ fn judge_plaintext(record: &Record<'_>, sighting: &mut Sighting) -> Result<(), C
             }
             _ => Err(Counter::DroppedBadAlert),
         },
-        HANDSHAKE if is_sound_handshake(record.body) => Ok(()),
+        HANDSHAKE if is_sound_handshake(role, record.body) => Ok(()),
         HANDSHAKE => Err(Counter::DroppedBadHandshake),
         _ => Err(Counter::DroppedUnexpectedType),
     }
 }
 
-/// Whether every fragment fits its record, its message, and the limit.
-fn is_sound_handshake(body: &[u8]) -> bool {
+/// Whether every fragment fits its record, its message, and the limit, and is one that the other end
+/// sends.
+fn is_sound_handshake(role: Role, body: &[u8]) -> bool {
     let mut rest = body;
     while let Some((fragment, tail)) = split_fragment(rest) {
         let fits = fragment.offset + fragment.length <= fragment.message_length;
@@ -209,7 +240,8 @@ fn is_sound_handshake(body: &[u8]) -> bool {
             // A ClientHello may be longer than the certificates that the limit is made for, but
             // the first one has passed DTLSv1_listen: here it can only be a repetition.
             || fragment.message_type == CLIENT_HELLO && fragment.message_length <= 2 * MAX_MESSAGE;
-        if !fits || !says_something || !bounded {
+        let expected = role.takes(fragment.message_type);
+        if !fits || !says_something || !bounded || !expected {
             return false;
         }
         if tail.is_empty() {

@@ -33,7 +33,7 @@ fn sieve(filter: &mut RecordFilter, datagram: &[u8]) -> (Vec<u8>, Sighting, Stat
 
 #[track_caller]
 fn drops(phase: Phase, datagram: &[u8], reason: Counter) {
-    let mut filter = RecordFilter::new(0);
+    let mut filter = RecordFilter::new(Role::Server, 0);
     filter.enter(phase);
     let (passed, _, stats) = sieve(&mut filter, datagram);
     assert_eq!(passed, b"", "{}", reason.name());
@@ -108,8 +108,27 @@ fn each_forgeable_record_is_dropped_for_its_reason() {
 }
 
 #[test]
+fn a_message_that_the_other_end_never_sends_in_the_clear_is_dropped() {
+    for (role, its) in [
+        (Role::Server, &[1, 11, 15, 16][..]),
+        (Role::Client, &[2, 3, 4, 11, 12, 13, 14, 22]),
+    ] {
+        for message_type in 0..=255 {
+            let mut filter = RecordFilter::new(role, 0);
+            let message = record(22, 0, 0, &fragment(message_type, 1, 0, b"x"));
+            let passes = !sieve(&mut filter, &message).0.is_empty();
+            assert_eq!(
+                passes,
+                its.contains(&message_type),
+                "{role:?} {message_type}"
+            );
+        }
+    }
+}
+
+#[test]
 fn a_bad_record_leaves_its_neighbours_alone() {
-    let mut filter = RecordFilter::new(5);
+    let mut filter = RecordFilter::new(Role::Server, 5);
     let good = record(22, 0, 5, &fragment(16, 3, 0, b"key"));
     let change = record(20, 0, 6, &[1]);
     let datagram = [good.clone(), record(21, 0, 9, &[2, 0]), change.clone()].concat();
@@ -120,7 +139,7 @@ fn a_bad_record_leaves_its_neighbours_alone() {
 
 #[test]
 fn a_forged_record_number_cannot_move_the_replay_window() {
-    let mut filter = RecordFilter::new(3);
+    let mut filter = RecordFilter::new(Role::Server, 3);
     let body = fragment(16, 3, 0, b"key");
     for (sent, seen) in [(1 << 40, 3), (4, 4), (4, 5)] {
         let (passed, ..) = sieve(&mut filter, &record(22, 0, sent, &body));
@@ -130,7 +149,7 @@ fn a_forged_record_number_cannot_move_the_replay_window() {
 
 #[test]
 fn early_protected_records_are_capped_and_those_behind_a_change_cipher_spec_apart() {
-    let mut filter = RecordFilter::new(0);
+    let mut filter = RecordFilter::new(Role::Server, 0);
     let finished = record(22, 1, 0, &[0; 40]);
     for n in 0..=EARLY_RECORDS {
         let (passed, ..) = sieve(&mut filter, &finished);
@@ -153,7 +172,7 @@ fn early_protected_records_are_capped_and_those_behind_a_change_cipher_spec_apar
 
 #[test]
 fn the_overhead_of_the_agreed_cipher_decides_what_is_a_runt() {
-    let mut filter = RecordFilter::new(0);
+    let mut filter = RecordFilter::new(Role::Server, 0);
     filter.enter(Phase::Established);
     let sixteen = record(23, 1, 1, &[0; 16]);
     for (cipher, passes) in [
@@ -179,7 +198,7 @@ proptest! {
             Just(Phase::Plaintext), Just(Phase::Changing), Just(Phase::Established)
         ],
     ) {
-        let mut filter = RecordFilter::new(0);
+        let mut filter = RecordFilter::new(Role::Server, 0);
         filter.enter(phase);
         let (passed, ..) = sieve(&mut filter, &datagram);
         prop_assert!(passed.len() <= datagram.len());
