@@ -46,6 +46,7 @@ test: ## run all tests, without root
 	cargo build --locked -p dtls-server --features testing --bin dtls-server-weakened
 	cargo test --locked --workspace --doc --quiet
 	cargo nextest run --locked --workspace
+	cargo nextest run --locked -p dtls --features testing --test hostile
 
 lab: ## run handshakes across a network broken on purpose; LAB_ARGS='NAME --seed 7'
 	@scripts/deps.sh lab

@@ -6,6 +6,7 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 pub(crate) mod ends;
+pub(crate) mod pair;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock};
