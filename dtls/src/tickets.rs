@@ -84,9 +84,9 @@ impl TicketKey {
 /// one address should have the same, so that a client may resume at any of them:
 ///
 /// ```no_run
-/// # let identity: dtls::Identity = unimplemented!();
-/// use dtls::{ServerConfig, TicketKey, TicketKeys};
+/// use dtls::{Identity, ServerConfig, TicketKey, TicketKeys};
 ///
+/// let identity = Identity::from_files("server.pem", "server.key")?;
 /// let keys = TicketKeys::new(TicketKey::from_file("ticket.key")?);
 /// let config = ServerConfig::builder(identity).ticket_keys(&keys).build()?;
 /// // Later, at every server:

@@ -27,12 +27,13 @@ use super::slot::Slot;
 /// again in `SSL_accept`, on another thread and later: the time is the hello's, so that a cookie
 /// found good cannot expire in between.
 #[derive(Debug, Clone, Copy)]
-struct Asker {
-    peer: SocketAddr,
-    local: SocketAddr,
-    now: UnixSeconds,
-    /// Whether this time may make the jar rotate its keys.
-    rotates: bool,
+pub(crate) struct Asker {
+    pub(crate) peer: SocketAddr,
+    pub(crate) local: SocketAddr,
+    pub(crate) now: UnixSeconds,
+    /// Whether it has a live connection. Then the time is not the wall clock's and rotates no keys,
+    /// and the new connection watches for nothing.
+    pub(crate) live: bool,
 }
 
 /// What became of a datagram from a peer without a connection.
@@ -83,38 +84,20 @@ impl HelloVerifier {
         unix_now: UnixSeconds,
         now: Instant,
     ) -> Result<HelloOutcome, ErrorStack> {
-        let asker = Asker {
+        let listener = Asker {
             peer,
             local,
             now: unix_now,
-            rotates: true,
+            live: false,
         };
-        self.examine(datagram, asker, now)
+        self.examine(datagram, listener, now)
     }
 
-    /// The same for a hello on a live connection: the time, which is not the wall clock's, rotates
-    /// no keys, and the connection watches for nothing.
+    /// Takes a datagram on behalf of `asker`.
     ///
     /// # Errors
     /// As [`Self::receive`].
-    pub(crate) fn receive_again(
-        &mut self,
-        datagram: &[u8],
-        peer: SocketAddr,
-        local: SocketAddr,
-        unix_now: UnixSeconds,
-        now: Instant,
-    ) -> Result<HelloOutcome, ErrorStack> {
-        let asker = Asker {
-            peer,
-            local,
-            now: unix_now,
-            rotates: false,
-        };
-        self.examine(datagram, asker, now)
-    }
-
-    fn examine(
+    pub(crate) fn examine(
         &mut self,
         datagram: &[u8],
         asker: Asker,
@@ -182,7 +165,7 @@ impl VerifiedHello {
         if !rest.is_empty() {
             connection.receive(rest, self.now);
         }
-        if self.asker.rotates
+        if !self.asker.live
             && let Some(hello) = client_hello_random(&self.datagram)
         {
             connection.watch_for_reconnect(Box::new(Reconnect::new(
@@ -236,7 +219,7 @@ pub(crate) fn install_cookie_callbacks(context: &mut SslContextBuilder, jar: Arc
             .ok()
             .and_then(|index| ssl.ex_data(index).copied());
         let asker = asker.ok_or_else(ErrorStack::get)?;
-        jar.issue(asker.peer, asker.local, asker.now, asker.rotates, cookie)
+        jar.issue(asker.peer, asker.local, asker.now, !asker.live, cookie)
     });
     context.set_cookie_verify_cb(move |ssl, cookie| {
         let asker = asker_index()

@@ -25,7 +25,7 @@ use crate::stats::{Counter, Stats};
 
 use super::connection::{Connection, Progress};
 use super::cookie::UnixSeconds;
-use super::hello::{HelloOutcome, HelloVerifier};
+use super::hello::{Asker, HelloOutcome, HelloVerifier};
 use super::record::{HelloRandom, client_hello_random};
 
 /// Hellos looked at per second. A client that starts over sends two; each costs an `SSL`, one with a
@@ -163,9 +163,13 @@ impl Reconnect {
         let unix_now = unix_then + now.saturating_duration_since(then).as_secs();
         // Made for this hello and gone with it: an unverified hello pins nothing.
         let verifier = HelloVerifier::new(Arc::clone(&self.config), Arc::clone(&self.stats));
-        let outcome = verifier.and_then(|mut verifier| {
-            verifier.receive_again(datagram, self.peer, self.local, unix_now, now)
-        });
+        let asker = Asker {
+            peer: self.peer,
+            local: self.local,
+            now: unix_now,
+            live: true,
+        };
+        let outcome = verifier.and_then(|mut verifier| verifier.examine(datagram, asker, now));
         match outcome {
             Ok(HelloOutcome::Answer(answer)) => self.answer = Some(answer),
             Ok(HelloOutcome::Verified(hello)) => match hello.accept() {

@@ -1,0 +1,197 @@
+//! A connection's handshake: steps, timeouts, the MTU of flights, and how it ends. Runs on the thread
+//! that owns the connection.
+
+use std::time::{Duration, Instant};
+
+use openssl::error::ErrorStack;
+use openssl::ssl::ErrorCode;
+
+use super::{Connection, Progress, stack_of};
+use crate::core::filter::Phase;
+use crate::core::heartbeat::Heartbeat;
+use crate::core::timers::Due;
+use crate::error::HandshakeError;
+use crate::stats::Counter;
+use crate::{sys, verify};
+
+/// IPv4 and UDP headers; IPv6 and UDP headers.
+const HEADERS_V4: u16 = 20 + 8;
+const HEADERS_V6: u16 = 40 + 8;
+
+/// OpenSSL may return "want read" with records of the same datagram still unread (it does so after
+/// an early ChangeCipherSpec). More than a flight has would only be spinning.
+const MAX_STEPS: u32 = 16;
+
+impl Connection {
+    /// Goes on with the handshake as far as the datagrams received allow.
+    ///
+    /// # Errors
+    /// The handshake failed; transmit once more, there may be an alert for the peer.
+    pub fn handshake(&mut self, now: Instant) -> Result<Progress, HandshakeError> {
+        for _ in 0..MAX_STEPS {
+            sys::ssl::clear_errors();
+            let step = self.stream.do_handshake();
+            self.follow_phase();
+            match step {
+                Ok(()) => {
+                    if let Err(reason) = verify::conclude(self.stream.ssl()) {
+                        self.stats.count(Counter::HandshakesFailed);
+                        return Err(HandshakeError::Verification { reason });
+                    }
+                    self.establish(now)?;
+                    return Ok(Progress::Established);
+                }
+                Err(error) if error.code() == ErrorCode::WANT_READ => {
+                    let more =
+                        self.stream.get_mut().is_full() || sys::ssl::has_pending(self.stream.ssl());
+                    if !more {
+                        break;
+                    }
+                }
+                Err(error) => {
+                    self.stats.count(Counter::HandshakesFailed);
+                    return Err(self.handshake_error(&error));
+                }
+            }
+        }
+        self.unread = false;
+        self.timers
+            .retransmit_in(now, sys::ssl::get_timeout(self.stream.ssl()));
+        Ok(Progress::Waiting)
+    }
+
+    /// Sends the last flight or the heartbeat request again if that is due.
+    ///
+    /// # Errors
+    /// The handshake has taken too long.
+    pub fn handle_timeout(&mut self, now: Instant) -> Result<(), HandshakeError> {
+        if let Some(reconnect) = &mut self.reconnect {
+            reconnect.handle_timeout(now);
+        }
+        self.beat(now);
+        match (self.timers.due(now), self.alert) {
+            (Some(Due::Handshake | Due::AlertGrace), Some(alert)) => {
+                self.stats.count(Counter::HandshakesFailed);
+                return Err(HandshakeError::Alert {
+                    name: sys::ssl::alert_name(alert.description),
+                });
+            }
+            (Some(Due::Handshake | Due::AlertGrace), None) => return Err(self.timed_out()),
+            (Some(Due::Retransmission), _) => {}
+            (Some(Due::Idle) | None, _) => return Ok(()),
+        }
+        if sys::ssl::get_timeout(self.stream.ssl()) == Some(Duration::ZERO) {
+            self.lower_mtu_after_expiry();
+        }
+        match sys::ssl::handle_timeout(sys::ssl::ssl_mut(&mut self.stream)) {
+            sys::ssl::Expired::Resent => {
+                self.retransmissions += 1;
+                self.stats.count(Counter::Retransmissions);
+            }
+            sys::ssl::Expired::NotYet => {}
+            sys::ssl::Expired::GaveUp => return Err(self.timed_out()),
+        }
+        self.timers
+            .retransmit_in(now, sys::ssl::get_timeout(self.stream.ssl()));
+        Ok(())
+    }
+
+    /// Keeps the filter's phase in step with OpenSSL's read epoch.
+    fn follow_phase(&mut self) {
+        if self.filter.phase() != Phase::Plaintext {
+            return;
+        }
+        let ssl = self.stream.ssl();
+        if let Some(cipher) = sys::ssl::pending_cipher(ssl) {
+            self.filter.learn_cipher(cipher.name());
+        }
+        // "Read change cipher spec", on either side.
+        if ssl.state_string() == "TRCCS" {
+            self.filter.enter(Phase::Changing);
+        }
+    }
+
+    fn establish(&mut self, now: Instant) -> Result<(), HandshakeError> {
+        if self.took.is_some() {
+            return Ok(());
+        }
+        let heartbeat = Heartbeat::negotiated(self.stream.ssl(), self.settings.retransmission)
+            .map_err(HandshakeError::Tls)?;
+        self.heartbeat = heartbeat.map(Box::new);
+        self.took = Some(now.saturating_duration_since(self.started));
+        self.filter.enter(Phase::Established);
+        self.timers.established(now);
+        // What was lowered in case the path is narrow was lowered for flights; the kernel may
+        // fragment what is left.
+        let mtu = self.datagram_mtu(self.settings.link_mtu);
+        self.set_datagram_mtu(mtu).map_err(HandshakeError::Tls)?;
+        self.max_payload = sys::ssl::data_mtu(self.stream.ssl());
+        self.draining = true;
+        // From here on one record is one datagram; data may lie behind Finished already.
+        let slot = self.stream.get_mut();
+        slot.pack_into(None);
+        slot.shrink();
+        self.unread = true;
+        self.stats.count(Counter::HandshakesCompleted);
+        if self.stream.ssl().session_reused() {
+            self.stats.count(Counter::HandshakesResumed);
+        }
+        Ok(())
+    }
+
+    fn handshake_error(&self, error: &openssl::ssl::Error) -> HandshakeError {
+        match verify::refusal(self.stream.ssl()) {
+            Some(reason) => HandshakeError::Verification { reason },
+            None => HandshakeError::Tls(stack_of(error)),
+        }
+    }
+
+    fn timed_out(&self) -> HandshakeError {
+        self.stats.count(Counter::HandshakesTimedOut);
+        HandshakeError::TimedOut {
+            after: self.settings.handshake_timeout,
+            state: self.stream.ssl().state_string_long(),
+            retransmissions: self.retransmissions,
+            hint: if sys::ssl::pending_cipher(self.stream.ssl())
+                .is_some_and(|cipher| cipher.name().contains("PSK"))
+            {
+                "; a wrong pre-shared key or identity looks like this: compare them at both ends"
+            } else {
+                ""
+            },
+        }
+    }
+
+    /// A flight lost twice may have been too long for the path: fall back to the links every
+    /// IPv6 and IPv4 path must carry (RFC 6347 §4.1.1.1). OpenSSL does so only if it may ask the
+    /// BIO, which would break flights into 256-byte pieces.
+    fn lower_mtu_after_expiry(&mut self) {
+        self.expiries += 1;
+        let link = match self.expiries {
+            2 => 1280,
+            3 => 576,
+            _ => return,
+        };
+        let lowered = self.datagram_mtu(link.min(self.settings.link_mtu));
+        // An allocation failure would show at the next write; the flight itself is unharmed.
+        if self.set_datagram_mtu(lowered).is_err() {
+            sys::ssl::clear_errors();
+        }
+    }
+
+    /// UDP payload bytes on a link of `link_mtu`, on this connection's IP version.
+    pub(super) fn datagram_mtu(&self, link_mtu: u16) -> u16 {
+        if self.peer.ip().to_canonical().is_ipv4() {
+            link_mtu.saturating_sub(HEADERS_V4).max(548)
+        } else {
+            // RFC 8200 §5: every IPv6 link carries 1280.
+            link_mtu.saturating_sub(HEADERS_V6).max(1200)
+        }
+    }
+
+    pub(super) fn set_datagram_mtu(&mut self, mtu: u16) -> Result<(), ErrorStack> {
+        sys::ssl::ssl_mut(&mut self.stream).set_mtu(mtu.into())?;
+        self.stream.get_mut().pack_into(Some(mtu.into()));
+        Ok(())
+    }
+}
