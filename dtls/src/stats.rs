@@ -38,6 +38,8 @@ pub enum Counter {
     Retransmissions,
     /// Clients that started over from the same address and port.
     Reconnects,
+    /// Handshakes that a client began anew because somebody forged a `HelloVerifyRequest`.
+    HandshakesBegunAnew,
     /// Connections closed by the peer's close_notify.
     ClosedByPeer,
     /// Connections given up after the idle timeout.
@@ -74,6 +76,8 @@ pub enum Counter {
     DroppedBadAlert,
     /// Records of an epoch that does not exist, or no longer.
     DroppedWrongEpoch,
+    /// `HelloVerifyRequest` messages with another cookie than the first: one of them is forged.
+    DroppedOtherCookie,
     /// Protected records shorter than the cipher's own overhead.
     DroppedRunt,
     /// Records of the next epoch beyond those kept during a handshake.

@@ -228,3 +228,29 @@ fn a_flight_is_sent_again_after_the_first_time_then_twice_as_long_up_to_the_long
     }
     assert_eq!(pair.client.retransmissions(), 4);
 }
+
+#[test]
+fn a_forged_question_before_the_real_one_costs_time_only() {
+    let mut pair = Pair::new();
+    let flight_1 = pair.client_writes();
+    // HelloVerifyRequest, version DTLS 1.0, a cookie of 4 bytes.
+    let mut body = vec![3, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 7];
+    body.extend([0xfe, 0xff, 4, 1, 2, 3, 4]);
+    let forged = record(22, 0, 0, &body);
+    let misled = pair.at_client(&[forged]);
+    // The server asks both hellos; OpenSSL has its answer and ignores it.
+    let questions = [pair.at_server(&flight_1), pair.at_server(&misled)].concat();
+    assert_eq!(questions.len(), 2);
+    pair.at_client(&questions);
+    assert_eq!(pair.client_stats.get(Counter::DroppedOtherCookie), 2);
+
+    let again = expire(&mut pair.client);
+    pair.at_server(&again);
+    let anew = expire(&mut pair.client);
+    assert_eq!(pair.client_stats.get(Counter::HandshakesBegunAnew), 1);
+    let flight_2 = pair.at_server(&anew);
+    let flight_3 = pair.at_client(&flight_2);
+    let flight_4 = pair.at_server(&flight_3);
+    pair.finish_from(&flight_4);
+    pair.assert_data_both_ways();
+}

@@ -79,6 +79,18 @@ pub struct Connection {
     reconnect: Option<Box<Reconnect>>,
     successor: Option<Box<Self>>,
     heartbeat: Option<Box<Heartbeat>>,
+    /// What a client needs to begin its handshake anew, while that may be needed.
+    dial: Option<Box<Dial>>,
+    /// Since when two cookies contend, counted in expiries of the retransmission timer.
+    contended: Option<u32>,
+}
+
+/// The arguments of [`Connection::connect`].
+#[derive(Debug)]
+struct Dial {
+    config: ClientConfig,
+    name: String,
+    session: Option<Session>,
 }
 
 /// After a plaintext alert the handshake may go on for this long. A real alert means that the peer is
@@ -121,7 +133,13 @@ impl Connection {
         ssl.set_connect_state();
         config.prepare(&mut ssl, name, peer, session)?;
         let stream = SslStream::new(ssl, Slot::default())?;
-        Self::new(stream, 0, peer, config.settings(), stats, now)
+        let mut connection = Self::new(stream, 0, peer, config.settings(), stats, now)?;
+        connection.dial = Some(Box::new(Dial {
+            config: config.clone(),
+            name: name.to_owned(),
+            session: session.cloned(),
+        }));
+        Ok(connection)
     }
 
     fn new(
@@ -165,6 +183,8 @@ impl Connection {
             reconnect: None,
             successor: None,
             heartbeat: None,
+            dial: None,
+            contended: None,
         };
         connection.timers.set_idle(settings.idle_timeout);
         let ssl = sys::ssl::ssl_mut(&mut connection.stream);
@@ -209,6 +229,9 @@ impl Connection {
         }
         self.received_at = now;
         self.unread |= passed;
+        if sighting.other_cookie {
+            self.contended.get_or_insert(0);
+        }
         if sighting.heartbeat {
             self.receive_heartbeats(datagram, now);
         }

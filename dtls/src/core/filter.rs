@@ -10,7 +10,7 @@
 use crate::stats::{Counter, Stats};
 
 use super::record::{
-    ALERT, CHANGE_CIPHER_SPEC, CLIENT_HELLO, HANDSHAKE, HEARTBEAT, RECORD_HEADER, Record,
+    ALERT, CHANGE_CIPHER_SPEC, CLIENT_HELLO, HANDSHAKE, HEARTBEAT, RECORD_HEADER, Record, cookie,
     set_sequence, split_fragment, split_record,
 };
 use super::renumber::Renumber;
@@ -63,12 +63,16 @@ pub(crate) struct Sighting {
     pub(crate) alert: Option<HeldAlert>,
     /// Protected heartbeat records: not for OpenSSL, which they would end.
     pub(crate) heartbeat: bool,
+    /// A `HelloVerifyRequest` with another cookie than the first: one of the two is forged.
+    pub(crate) other_cookie: bool,
 }
 
 /// The filter's memory of one connection.
 #[derive(Debug)]
 pub(crate) struct RecordFilter {
     role: Role,
+    /// Of the first `HelloVerifyRequest`, which is the one that OpenSSL answers.
+    cookie: Option<Vec<u8>>,
     phase: Phase,
     /// Gives incoming epoch-0 records consecutive numbers, see [`RecordFilter::new`].
     plaintext_numbers: Renumber,
@@ -107,6 +111,7 @@ impl RecordFilter {
     pub(crate) fn new(role: Role, first: u64) -> Self {
         Self {
             role,
+            cookie: None,
             phase: Phase::Plaintext,
             plaintext_numbers: Renumber::starting_at(first),
             early: 0,
@@ -163,7 +168,8 @@ impl RecordFilter {
                     continue;
                 }
                 0 if self.phase == Phase::Established => Err(Counter::DroppedWrongEpoch),
-                0 => judge_plaintext(self.role, &record, &mut sighting),
+                0 => judge_plaintext(self.role, &record, &mut sighting)
+                    .and_then(|()| self.judge_cookie(&record, &mut sighting)),
                 1 => self.judge_protected(&record, cipher_changes_here),
                 _ => Err(Counter::DroppedWrongEpoch),
             };
@@ -181,6 +187,24 @@ impl RecordFilter {
             }
         }
         sighting
+    }
+
+    fn judge_cookie(
+        &mut self,
+        record: &Record<'_>,
+        sighting: &mut Sighting,
+    ) -> Result<(), Counter> {
+        if record.content_type != HANDSHAKE || self.role != Role::Client {
+            return Ok(());
+        }
+        let Some(cookie) = cookie(record.body) else {
+            return Ok(());
+        };
+        if self.cookie.get_or_insert_with(|| cookie.to_vec()) == cookie {
+            return Ok(());
+        }
+        sighting.other_cookie = true;
+        Err(Counter::DroppedOtherCookie)
     }
 
     fn judge_protected(

@@ -104,6 +104,17 @@ pub(crate) fn client_hello_sequence(datagram: &[u8]) -> Option<u64> {
     is_hello.then_some(record.sequence)
 }
 
+/// Handshake type of a `HelloVerifyRequest` (RFC 6347 §4.2.2).
+pub(crate) const HELLO_VERIFY_REQUEST: u8 = 3;
+
+/// The cookie of a `HelloVerifyRequest`: behind the handshake header, a version and a length.
+pub(crate) fn cookie(body: &[u8]) -> Option<&[u8]> {
+    let (fragment, _) = split_fragment(body)?;
+    let (&length, rest) = body.get(HANDSHAKE_HEADER + 2..)?.split_first()?;
+    let is_it = fragment.message_type == HELLO_VERIFY_REQUEST;
+    rest.get(..length.into()).filter(|_| is_it)
+}
+
 /// What tells one handshake of a client from another (RFC 5246 §7.4.1.2).
 pub(crate) type HelloRandom = [u8; 32];
 

@@ -41,6 +41,11 @@ impl Timers {
         }
     }
 
+    /// Takes over the handshake deadline of a handshake that begins anew.
+    pub(crate) fn inherit(&mut self, other: &Self) {
+        self.handshake = other.handshake;
+    }
+
     /// Notes OpenSSL's own timer, as it stands at `now`.
     pub(crate) fn retransmit_in(&mut self, now: Instant, left: Option<Duration>) {
         self.retransmit = left.map(|left| now + left);

@@ -81,6 +81,9 @@ impl Connection {
             (Some(Due::Idle) | None, _) => return Ok(()),
         }
         if sys::ssl::get_timeout(self.stream.ssl()) == Some(Duration::ZERO) {
+            if self.begin_anew(now)? {
+                return Ok(());
+            }
             self.lower_mtu_after_expiry();
         }
         match sys::ssl::handle_timeout(sys::ssl::ssl_mut(&mut self.stream)) {
@@ -94,6 +97,34 @@ impl Connection {
         self.timers
             .retransmit_in(now, sys::ssl::get_timeout(self.stream.ssl()));
         Ok(())
+    }
+
+    /// A client that OpenSSL has answering a forged `HelloVerifyRequest` would repeat a hello that
+    /// its server keeps refusing, and ignore the server's own question. When another cookie was
+    /// seen and no answer came for two expiries, so that a slow but honest server is waited for,
+    /// it begins anew. `true`: it did.
+    fn begin_anew(&mut self, now: Instant) -> Result<bool, HandshakeError> {
+        let answered = sys::ssl::pending_cipher(self.stream.ssl()).is_some();
+        let Some(expiries) = self.contended.as_mut().filter(|_| !answered) else {
+            return Ok(false);
+        };
+        *expiries += 1;
+        if *expiries < 2 {
+            return Ok(false);
+        }
+        let Some(dial) = self.dial.take() else {
+            return Ok(false);
+        };
+        let (config, session) = (&dial.config, dial.session.as_ref());
+        let mut anew = Self::connect(config, &dial.name, self.peer, session, &self.stats, now)
+            .map_err(HandshakeError::Tls)?;
+        anew.timers.inherit(&self.timers);
+        anew.started = self.started;
+        anew.retransmissions = self.retransmissions + 1;
+        *self = anew;
+        self.stats.count(Counter::HandshakesBegunAnew);
+        self.handshake(now)?;
+        Ok(true)
     }
 
     /// Keeps the filter's phase in step with OpenSSL's read epoch.
@@ -118,6 +149,7 @@ impl Connection {
         let heartbeat = Heartbeat::negotiated(self.stream.ssl(), self.settings.retransmission)
             .map_err(HandshakeError::Tls)?;
         self.heartbeat = heartbeat.map(Box::new);
+        self.dial = None;
         self.took = Some(now.saturating_duration_since(self.started));
         self.filter.enter(Phase::Established);
         self.timers.established(now);
