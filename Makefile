@@ -15,7 +15,11 @@ LISTEN ?= [::1]:4433
 # Further arguments for the lab: names of scenarios, --seed N, --format json.
 LAB_ARGS ?=
 
-.PHONY: help deps build certs run test lab bench fmt check ci clean
+# What `make fuzz` fuzzes (a file of dtls/fuzz/fuzz_targets), and for how many seconds.
+FUZZ ?= record_filter
+TIME ?= 60
+
+.PHONY: help deps build certs run test lab bench fuzz fmt check ci clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -57,6 +61,11 @@ bench: ## measure handshakes and memory of the server (release build)
 	@scripts/deps.sh build
 	cargo build --locked --release -p dtls-server -p dtls-client
 	cargo bench --locked -p dtls-server --bench handshake
+
+fuzz: ## fuzz a parser for a while; FUZZ=record_filter|cookie|heartbeat|known_peers TIME=60
+	@scripts/deps.sh build
+	@command -v cargo-fuzz >/dev/null || { echo 'installing cargo-fuzz, which runs the fuzz targets'; cargo install --locked cargo-fuzz; }
+	RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR=$(abspath $(TARGET))/fuzz cargo fuzz run --sanitizer none --fuzz-dir dtls/fuzz $(FUZZ) -- -max_total_time=$(TIME)
 
 fmt: ## format the code
 	cargo fmt --all

@@ -55,6 +55,8 @@ mod tickets;
 mod session;
 mod error;
 mod stats;
+#[cfg(feature = "testing")]
+pub mod fuzzing;
 
 #[cfg(feature = "testing")]
 pub use config::Safeguard;
