@@ -80,9 +80,6 @@ pub struct Handshake {
     pub newest_at: Duration,
     /// Transmissions seen of each flight.
     transmissions: [u32; 6],
-    /// Whether the client's port had served an earlier handshake. Its hello may meet what the server
-    /// still holds of that, and wait for a timer.
-    pub reuses_port: bool,
     /// Datagrams with application data delivered, to the server and to the client.
     pub data: [u64; 2],
 }
@@ -328,10 +325,7 @@ impl Trace {
         }
         if number > self.newest[flow].0 {
             self.newest[flow] = (number, self.handshakes.len());
-            self.handshakes.push(Handshake {
-                reuses_port: true,
-                ..Handshake::default()
-            });
+            self.handshakes.push(Handshake::default());
         }
         &mut self.handshakes[self.newest[flow].1]
     }

@@ -218,7 +218,7 @@ impl DtlsStream {
     /// # Errors
     /// The connection has ended out of order.
     pub fn probe(&mut self, timeout: Duration) -> Result<Liveness, RecvError> {
-        // What lies in the connection would be overwritten by the next datagram.
+        // What has been received already is data of before the probe.
         let mut open = self.put_by()?;
         if !self.connection.probe(timeout, clock()) {
             return Ok(Liveness::NotNegotiated);

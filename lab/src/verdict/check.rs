@@ -139,15 +139,9 @@ fn load(scenario: &Scenario, seen: &Observation) -> Result<(), String> {
     }
 }
 
-/// The handshakes whose timing means something; see [`Handshake::reuses_port`].
-fn timed(seen: &Observation) -> impl Iterator<Item = &Handshake> {
-    let handshakes = seen.trace.handshakes.iter();
-    handshakes.filter(|handshake| !handshake.reuses_port)
-}
-
 fn handshake_time(scenario: &Scenario, seen: &Observation) -> Result<(), String> {
     let expect = &scenario.expect;
-    for took in timed(seen).filter_map(Handshake::duration) {
+    for took in seen.trace.handshakes.iter().filter_map(Handshake::duration) {
         if took < expect.handshake_min {
             let (took, min) = (milliseconds(took), milliseconds(expect.handshake_min));
             return Err(format!(
@@ -166,7 +160,7 @@ fn handshake_time(scenario: &Scenario, seen: &Observation) -> Result<(), String>
 
 fn resent(scenario: &Scenario, seen: &Observation) -> Result<(), String> {
     let expect = &scenario.expect;
-    for handshake in timed(seen) {
+    for handshake in &seen.trace.handshakes {
         let resent = handshake.resent();
         if resent < expect.resent_min {
             return Err(format!(
