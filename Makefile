@@ -50,7 +50,7 @@ test: ## run all tests, without root
 	cargo build --locked -p dtls-server --features testing --bin dtls-server-weakened
 	cargo test --locked --workspace --doc --quiet
 	cargo nextest run --locked --workspace
-	cargo nextest run --locked -p dtls --features testing --test hostile
+	cargo nextest run --locked -p dtls --features testing --test hostile --test seeds
 
 lab: ## run handshakes across a network broken on purpose; LAB_ARGS='NAME --seed 7'
 	@scripts/deps.sh lab
@@ -65,7 +65,8 @@ bench: ## measure handshakes and memory of the server (release build)
 fuzz: ## fuzz a parser for a while; FUZZ=record_filter|cookie|heartbeat|known_peers TIME=60
 	@scripts/deps.sh build
 	@command -v cargo-fuzz >/dev/null || { echo 'installing cargo-fuzz, which runs the fuzz targets'; cargo install --locked cargo-fuzz; }
-	RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR=$(abspath $(TARGET))/fuzz cargo fuzz run --sanitizer none --fuzz-dir dtls/fuzz $(FUZZ) -- -max_total_time=$(TIME)
+	@mkdir -p dtls/fuzz/corpus/$(FUZZ)
+	RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR=$(abspath $(TARGET))/fuzz cargo fuzz run --sanitizer none --fuzz-dir dtls/fuzz $(FUZZ) dtls/fuzz/corpus/$(FUZZ) dtls/fuzz/seeds/$(FUZZ) -- -max_total_time=$(TIME)
 
 fmt: ## format the code
 	cargo fmt --all
