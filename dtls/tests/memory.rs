@@ -4,8 +4,10 @@ mod common;
 
 use std::time::Duration;
 
-use common::pair::{FIRST_TIMER, LONGEST_TIMER, Pair, drain, expire, now, record, record_number};
-use dtls::core::{Progress, Read};
+use common::pair::{
+    FIRST_TIMER, LONGEST_TIMER, Pair, apart, drain, expire, now, record, record_number,
+};
+use dtls::core::{Connection, Progress, Read};
 use dtls::{Counter, HandshakeError};
 use dtls_certs::Profile;
 
@@ -253,4 +255,125 @@ fn a_forged_question_before_the_real_one_costs_time_only() {
     let flight_4 = pair.at_server(&flight_3);
     pair.finish_from(&flight_4);
     pair.assert_data_both_ways();
+}
+
+#[test]
+fn a_lost_last_flight_of_a_resumed_handshake_is_sent_again_when_the_server_repeats_its_own() {
+    let mut pair = Pair::new().resuming();
+    // The roles are swapped: the client speaks last, and the server's timer runs.
+    let flight_4 = pair.up_to_flight_4();
+    let lost = pair.at_client(&flight_4);
+    assert!(!lost.is_empty());
+    let start = pair.start;
+    assert_eq!(pair.client.handshake(start).unwrap(), Progress::Established);
+    assert_eq!(pair.client.deadline(), None, "the last flight has no timer");
+    let again = expire(pair.server());
+    for datagram in &again {
+        pair.client.receive(datagram, start);
+        assert_eq!(pair.client.read(&mut [0; 100]).unwrap(), Read::Empty);
+    }
+    let last_flight = drain(&mut pair.client);
+    assert!(!last_flight.is_empty());
+    pair.at_server(&last_flight);
+    pair.assert_data_both_ways();
+    assert!(pair.client.info().resumed && pair.server().info().resumed);
+    assert_eq!(pair.server().retransmissions(), 1);
+    assert_eq!(pair.client.retransmissions(), 0);
+}
+
+#[test]
+fn data_that_overtakes_finished_is_delivered_behind_it() {
+    // The server's data before its last flight, in a full handshake.
+    let mut pair = Pair::new();
+    let flight_4 = pair.up_to_flight_4();
+    let flight_5 = pair.at_client(&flight_4);
+    let flight_6 = pair.at_server(&flight_5);
+    let data = early_data(pair.server());
+    assert_eq!(pair.at_client(&data), Vec::<Vec<u8>>::new());
+    assert_eq!(
+        pair.client.handshake(pair.start).unwrap(),
+        Progress::Waiting
+    );
+    pair.at_client(&flight_6);
+    assert_reads_early_data(&mut pair.client);
+    pair.assert_data_both_ways();
+
+    // The client's data before its last flight, in a resumed one.
+    let mut pair = Pair::new().resuming();
+    let start = pair.start;
+    let flight_4 = pair.up_to_flight_4();
+    let last_flight = pair.at_client(&flight_4);
+    let data = early_data(&mut pair.client);
+    assert_eq!(pair.at_server(&data), Vec::<Vec<u8>>::new());
+    assert_eq!(pair.server().handshake(start).unwrap(), Progress::Waiting);
+    pair.at_server(&last_flight);
+    assert_reads_early_data(pair.server());
+    pair.assert_data_both_ways();
+}
+
+const EARLY: [&[u8]; 3] = [b"first", b"second", b"third"];
+
+fn early_data(from: &mut Connection) -> Vec<Vec<u8>> {
+    for text in EARLY {
+        from.write(text).unwrap();
+    }
+    drain(from)
+}
+
+#[track_caller]
+fn assert_reads_early_data(to: &mut Connection) {
+    let mut buffer = [0; 100];
+    for text in EARLY {
+        assert_eq!(to.read(&mut buffer).unwrap(), Read::Data(text.len()));
+        assert_eq!(&buffer[..text.len()], text);
+    }
+    assert_eq!(to.read(&mut buffer).unwrap(), Read::Empty);
+}
+
+#[test]
+fn finished_that_overtakes_its_change_cipher_spec_is_kept_for_it() {
+    let mut pair = Pair::new();
+    let flight_4 = pair.up_to_flight_4();
+    let flight_5 = apart(&pair.at_client(&flight_4));
+    let types: Vec<u8> = flight_5.iter().map(|record| record[0]).collect();
+    assert_eq!(types, [22, 20, 22], "key exchange, change, Finished");
+    let [key_exchange, change, finished] = flight_5.try_into().unwrap();
+    assert_eq!(
+        pair.at_server(&[key_exchange, finished]),
+        Vec::<Vec<u8>>::new()
+    );
+    let flight_6 = apart(&pair.at_server(&[change]));
+    let types: Vec<u8> = flight_6.iter().map(|record| record[0]).collect();
+    assert_eq!(types, [22, 20, 22], "ticket, change, Finished");
+    let [ticket, change, finished] = flight_6.try_into().unwrap();
+    pair.at_client(&[ticket, finished, change]);
+    pair.assert_data_both_ways();
+    assert_eq!(
+        pair.client.retransmissions() + pair.server().retransmissions(),
+        0
+    );
+}
+
+#[test]
+fn flights_lost_again_and_again_shrink_to_1280_and_576_and_data_does_not() {
+    let mut pair = Pair::adjusted(Profile::SERVER_LONG_CHAIN, |server| server.link_mtu(1400));
+    // IPv4 and UDP headers are 28 bytes.
+    let longest = |flight: &[Vec<u8>]| flight.iter().map(Vec::len).max().unwrap() + 28;
+    let mut flight_4 = pair.up_to_flight_4();
+    let mut packets = vec![longest(&flight_4)];
+    for _ in 0..4 {
+        flight_4 = expire(pair.server());
+        packets.push(longest(&flight_4));
+    }
+    for (packet, link) in packets.iter().zip([1400, 1400, 1280, 576, 576]) {
+        // The chain is long enough to fill a datagram but for a cipher block.
+        assert!(
+            (link - 32..=link).contains(packet),
+            "{packets:?}: {packet} on a link of {link}"
+        );
+    }
+    pair.finish_from(&flight_4);
+    pair.assert_data_both_ways();
+    let payload = pair.server().max_payload();
+    assert!((1300..1372).contains(&payload), "{payload}");
 }

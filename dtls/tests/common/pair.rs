@@ -19,6 +19,8 @@ pub(crate) const UNIX: u64 = 1_800_000_000;
 
 /// A client and a server; the server's connection exists once a hello was verified.
 pub(crate) struct Pair {
+    client_config: ClientConfig,
+    server_config: Arc<ServerConfig>,
     pub(crate) client: Connection,
     pub(crate) verifier: HelloVerifier,
     pub(crate) server: Option<Box<Connection>>,
@@ -49,17 +51,41 @@ impl Pair {
             .unwrap();
         let server = ServerConfig::builder(identity(profile))
             .retransmission_timer(FIRST_TIMER, LONGEST_TIMER);
-        let server = adjust(server).build().unwrap();
+        let server = Arc::new(adjust(server).build().unwrap());
         let peer = SERVER.parse().unwrap();
         Self {
             client: Connection::connect(&client, "localhost", peer, None, &client_stats, start)
                 .unwrap(),
-            verifier: HelloVerifier::new(Arc::new(server), Arc::clone(&server_stats)).unwrap(),
+            verifier: HelloVerifier::new(Arc::clone(&server), Arc::clone(&server_stats)).unwrap(),
+            client_config: client,
+            server_config: server,
             server: None,
             client_stats,
             server_stats,
             start,
         }
+    }
+
+    /// The same two ends, which complete a handshake and then begin one that resumes its session.
+    pub(crate) fn resuming(mut self) -> Self {
+        let flight_4 = self.up_to_flight_4();
+        self.finish_from(&flight_4);
+        self.assert_data_both_ways();
+        let session = self.client.session().unwrap();
+        self.client.close();
+        let (config, peer) = (&self.client_config, SERVER.parse().unwrap());
+        let stats = &self.client_stats;
+        self.start = now();
+        self.client =
+            Connection::connect(config, "localhost", peer, Some(&session), stats, self.start)
+                .unwrap();
+        self.server = None;
+        self.verifier = HelloVerifier::new(
+            Arc::clone(&self.server_config),
+            Arc::clone(&self.server_stats),
+        )
+        .unwrap();
+        self
     }
 
     /// What the client writes next.
@@ -186,4 +212,18 @@ pub(crate) fn record_number(datagram: &[u8]) -> u64 {
     datagram[5..11]
         .iter()
         .fold(0, |number, &byte| number << 8 | u64::from(byte))
+}
+
+/// The records of a flight, each a datagram of its own.
+pub(crate) fn apart(flight: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    let mut records = Vec::new();
+    for datagram in flight {
+        let mut rest = &datagram[..];
+        while let [_, _, _, _, _, _, _, _, _, _, _, l0, l1, ..] = *rest {
+            let (record, tail) = rest.split_at(13 + usize::from(u16::from_be_bytes([l0, l1])));
+            records.push(record.to_vec());
+            rest = tail;
+        }
+    }
+    records
 }
