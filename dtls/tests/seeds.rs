@@ -1,5 +1,9 @@
 //! The fuzz targets' seeds (`dtls/fuzz/seeds`), and what lies close to them, without a fuzzer: every
 //! seed, every part of it from the start, and every change of one byte.
+#![expect(
+    clippy::unwrap_used,
+    reason = "tests and their helpers fail by panicking"
+)]
 
 use std::fs;
 use std::path::Path;

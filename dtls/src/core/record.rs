@@ -127,3 +127,15 @@ pub(crate) fn client_hello_random(datagram: &[u8]) -> Option<HelloRandom> {
     let random = record.body.get(HANDSHAKE_HEADER + 2..)?.first_chunk()?;
     (fragment.offset == 0).then_some(*random)
 }
+
+/// A record, for the tests of this crate.
+#[cfg(test)]
+pub(crate) fn write(content_type: u8, epoch: u16, sequence: u64, body: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(body.len()).expect("a test's record is short");
+    let mut bytes = vec![content_type, 0xfe, 0xfd];
+    bytes.extend(epoch.to_be_bytes());
+    bytes.extend(&sequence.to_be_bytes()[2..]);
+    bytes.extend(length.to_be_bytes());
+    bytes.extend(body);
+    bytes
+}

@@ -47,15 +47,10 @@ impl Renumber {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::record::split_record;
+    use crate::core::record::{HANDSHAKE, write};
 
     fn record(epoch: u16, sequence: u64, body: &[u8]) -> Vec<u8> {
-        let mut bytes = vec![22, 0xfe, 0xfd];
-        bytes.extend(epoch.to_be_bytes());
-        bytes.extend(&sequence.to_be_bytes()[2..]);
-        bytes.extend(u16::try_from(body.len()).unwrap().to_be_bytes());
-        bytes.extend(body);
-        bytes
+        write(HANDSHAKE, epoch, sequence, body)
     }
 
     fn sequences(mut datagram: &[u8]) -> Vec<u64> {

@@ -169,10 +169,7 @@ mod tests {
     }
 
     fn record(content_type: u8, body: &[u8]) -> Vec<u8> {
-        let mut bytes = vec![content_type, 0xfe, 0xfd, 0, 1, 0, 0, 0, 0, 0, 9, 0];
-        bytes.push(u8::try_from(body.len()).unwrap());
-        bytes.extend(body);
-        bytes
+        crate::core::record::write(content_type, 1, 9, body)
     }
 
     #[test]

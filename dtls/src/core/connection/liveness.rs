@@ -175,5 +175,4 @@ impl Connection {
 }
 
 #[cfg(test)]
-#[path = "liveness/tests.rs"]
 mod tests;

@@ -3,15 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-
-fn record(content_type: u8, epoch: u16, sequence: u64, body: &[u8]) -> Vec<u8> {
-    let mut bytes = vec![content_type, 0xfe, 0xfd];
-    bytes.extend(epoch.to_be_bytes());
-    bytes.extend(&sequence.to_be_bytes()[2..]);
-    bytes.extend(u16::try_from(body.len()).unwrap().to_be_bytes());
-    bytes.extend(body);
-    bytes
-}
+use crate::core::record::write as record;
 
 fn fragment(message_type: u8, message_length: u32, offset: u32, body: &[u8]) -> Vec<u8> {
     let length = u32::try_from(body.len()).unwrap();
