@@ -1,4 +1,8 @@
 //! Two ends in memory: each test carries, withholds or forges datagrams by hand.
+#![expect(
+    clippy::unwrap_used,
+    reason = "tests and their helpers fail by panicking"
+)]
 
 mod common;
 
