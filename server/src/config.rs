@@ -1,15 +1,30 @@
 //! What the arguments mean, checked: every file is read and every limit known before the port is
 //! bound. Main thread.
+//!
+//! ```text
+//! flags ─► options ─► listener ─► Config
+//!          (may be     (files read,
+//!          missing)    values checked)
+//! ```
+
+mod options;
+mod values;
+mod psk_file;
+mod listener;
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use dtls::{Identity, PortSharing, ServerConfig, ServerConfigBuilder, TrustAnchors};
+use dtls::{ServerConfig, ServerConfigBuilder};
 
-use crate::cli::{self, Args, Format};
+use crate::cli::{Args, Format};
 use crate::error::{ConfigError, Failure, StartError};
 use crate::service::Service;
-use crate::{keylog, limits, throwaway};
+use crate::{keylog, limits};
+
+pub(crate) use listener::Problem;
+pub(crate) use options::ListenerOptions;
+pub(crate) use values::ClientAuth;
 
 /// Everything the server needs to start.
 pub(crate) struct Config {
@@ -20,7 +35,9 @@ pub(crate) struct Config {
     pub(crate) drain_timeout: Duration,
     pub(crate) format: Format,
     /// Whether clients must show a certificate.
-    pub(crate) client_ca: bool,
+    pub(crate) client_auth: ClientAuth,
+    /// How many pre-shared keys there are, if they are taken at all.
+    pub(crate) psk: Option<usize>,
     /// The fingerprint of the certificate if it is a throw-away one.
     pub(crate) throwaway: Option<String>,
 }
@@ -34,66 +51,41 @@ impl Config {
         args: Args,
         adjust: impl FnOnce(ServerConfigBuilder) -> ServerConfigBuilder,
     ) -> Result<Self, Failure> {
-        let (identity, throwaway) = identity(&args)?;
-        let mut builder = ServerConfig::builder(identity)
-            .handshake_timeout(args.handshake_timeout)
-            .idle_timeout(args.idle_timeout.0)
-            .link_mtu(args.link_mtu)
-            .port_sharing(match args.port_sharing {
-                cli::PortSharing::Reuseport => PortSharing::ReusePort,
-                cli::PortSharing::Reuseaddr => PortSharing::ReuseAddr,
-            });
-        if let Some(file) = &args.client_ca {
-            builder =
-                builder.client_ca(TrustAnchors::from_file(file).map_err(ConfigError::ClientCa)?);
-        }
-        if let Some(path) = args.keylog {
-            builder = builder.key_log(
-                keylog::append(&path).map_err(|source| ConfigError::KeyLog { path, source })?,
-            );
-        }
-        let dtls = adjust(builder).build().map_err(setting)?;
+        let options = args.listener;
+        let listen = options.listen.ok_or(ConfigError::NoAddress)?;
+        let key_log = match args.keylog {
+            Some(path) => {
+                Some(keylog::append(&path).map_err(|source| ConfigError::KeyLog { path, source })?)
+            }
+            None => None,
+        };
+        let ready = listener::ready(&options, key_log, adjust).map_err(|mistake| {
+            ConfigError::Listener {
+                place: place(mistake.key),
+                problem: mistake.problem,
+            }
+        })?;
         let max_connections =
             limits::max_connections(args.max_connections).map_err(StartError::Limit)?;
         Ok(Self {
-            listen: args.listen,
-            dtls,
-            service: args.service,
+            listen,
+            dtls: ready.dtls,
+            service: options.service.unwrap_or(Service::Echo),
             max_connections,
             drain_timeout: args.drain_timeout,
             format: args.format,
-            client_ca: args.client_ca.is_some(),
-            throwaway,
+            client_auth: ready.client_auth,
+            psk: ready.psk,
+            throwaway: ready.throwaway,
         })
     }
 }
 
-/// The server's certificate and key, with the fingerprint if they were just made.
-fn identity(args: &Args) -> Result<(Identity, Option<String>), Failure> {
-    match (&args.cert, &args.key) {
-        (Some(cert), Some(key)) => {
-            let identity = Identity::from_files(cert, key).map_err(setting)?;
-            Ok((identity, None))
-        }
-        (Some(cert), None) => Err(ConfigError::CertWithoutKey(cert.clone()).into()),
-        (None, Some(key)) => Err(ConfigError::KeyWithoutCert(key.clone()).into()),
-        (None, None) => {
-            let (cert, key) = throwaway::make().map_err(StartError::Throwaway)?;
-            let identity = Identity::from_pem(cert.as_bytes(), key.as_bytes()).map_err(setting)?;
-            let fingerprint = identity.fingerprint().map_err(setting)?;
-            Ok((identity, Some(fingerprint)))
-        }
+/// Where an option was given, to begin a message with.
+fn place(key: &str) -> String {
+    if key.is_empty() {
+        String::new()
+    } else {
+        format!("--{key}: ")
     }
-}
-
-/// Adds what to do about it.
-fn setting(source: dtls::ConfigError) -> ConfigError {
-    use dtls::ConfigError as Library;
-    let remedy = match &source {
-        Library::Read { .. } | Library::NotPem { .. } => "check --cert and --key",
-        Library::KeyMismatch { .. } => "give the pair that was issued together",
-        Library::NotValidNow { .. } => "renew it, or correct this machine's clock",
-        _ => return ConfigError::Setting(source),
-    };
-    ConfigError::Identity { source, remedy }
 }

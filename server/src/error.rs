@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::config::Problem;
 use crate::limits::LimitError;
 
 /// Why the run failed.
@@ -48,34 +49,17 @@ impl Failure {
 /// What was typed, or a file it names, is wrong.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConfigError {
-    /// One of the pair is missing.
-    #[error(
-        "--cert {} needs --key with the file of its private key; leave both out for a throw-away \
-         certificate",
-        .0.display()
-    )]
-    CertWithoutKey(PathBuf),
-    /// One of the pair is missing.
-    #[error(
-        "--key {} needs --cert with the file of its certificate; leave both out for a throw-away \
-         certificate",
-        .0.display()
-    )]
-    KeyWithoutCert(PathBuf),
-    /// The certificate or the key is of no use.
-    #[error("{source}; {remedy}")]
-    Identity {
-        /// The library's reason, which names the file.
-        source: dtls::ConfigError,
-        /// What to do about it.
-        remedy: &'static str,
+    /// Nowhere to listen.
+    #[error("--listen ADDR:PORT is missing, such as --listen '[::]:4433'; see --help")]
+    NoAddress,
+    /// A listener's settings.
+    #[error("{place}{problem}")]
+    Listener {
+        /// Where the setting was given; empty, or ending in a colon and a space.
+        place: String,
+        /// What is wrong with it and what to do.
+        problem: Problem,
     },
-    /// The client authorities are of no use.
-    #[error("{0}; check --client-ca")]
-    ClientCa(dtls::ConfigError),
-    /// Any other setting.
-    #[error("{0}")]
-    Setting(dtls::ConfigError),
     /// The key log cannot be written.
     #[error(
         "cannot write the key log {}: {source}; choose another file with --keylog",
@@ -104,7 +88,4 @@ pub(crate) enum StartError {
     /// No listener thread.
     #[error("failed to start the listener thread: {0}; raise the limit on threads (ulimit -u)")]
     Thread(io::Error),
-    /// No throw-away certificate.
-    #[error("failed to make a throw-away certificate: {0}; give one with --cert and --key")]
-    Throwaway(rcgen::Error),
 }

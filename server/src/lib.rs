@@ -34,7 +34,7 @@ use dtls::{DtlsListener, ServerConfigBuilder};
 
 pub use cli::Args;
 
-use config::Config;
+use config::{ClientAuth, Config};
 use error::{Failure, StartError};
 use pool::Pool;
 use shutdown::Cause;
@@ -73,14 +73,10 @@ fn serve(config: Config) -> Result<(), Failure> {
         ));
     }
     say(&format!(
-        "listening on {address} (service {}, at most {} connections, client certificate {})",
+        "listening on {address} (service {}, at most {} connections, {})",
         config.service,
         config.max_connections,
-        if config.client_ca {
-            "required"
-        } else {
-            "not asked for"
-        },
+        clients(config.client_auth, config.psk),
     ));
     // The listener thread and the signal handler hold the other ends; the former outlives this.
     let cause = cause.recv().unwrap_or(Cause::Signal);
@@ -94,6 +90,19 @@ fn serve(config: Config) -> Result<(), Failure> {
             timeout: config.drain_timeout,
         }),
         Cause::Signal => Ok(()),
+    }
+}
+
+/// What clients have to prove, in a few words.
+fn clients(auth: ClientAuth, psk: Option<usize>) -> String {
+    let certificate = match auth {
+        ClientAuth::Off => "not asked for",
+        ClientAuth::Optional => "optional",
+        ClientAuth::Required => "required",
+    };
+    match psk {
+        Some(keys) => format!("client certificate {certificate}, {keys} pre-shared keys"),
+        None => format!("client certificate {certificate}"),
     }
 }
 

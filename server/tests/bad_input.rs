@@ -97,6 +97,90 @@ fn a_certificate_that_is_not_valid_now_is_refused() {
 }
 
 #[test]
+fn settings_that_contradict_each_other_are_refused_with_the_remedy() {
+    let pki = Pki::new();
+    let (cert, key) = pki.files(Profile::SERVER);
+    let ca = pki.path("ca.pem");
+    let pin = "ab".repeat(32);
+    let sni = format!("a.example={cert},{key}");
+    let address = format!("127.0.0.1={cert},{key}");
+    for (arguments, words) in [
+        (
+            vec!["--client-ca", &ca, "--client-auth", "off"],
+            ["--client-ca: ", "no effect", "leave one"],
+        ),
+        (
+            vec!["--client-pin", &pin, "--client-auth", "off"],
+            ["--client-pin: ", "no effect", "leave one"],
+        ),
+        (
+            vec!["--client-auth", "required"],
+            ["--client-auth: ", "--client-ca", "--client-pin"],
+        ),
+        (
+            vec!["--client-auth", "optional"],
+            ["--client-auth: ", "--client-ca", "--client-pin"],
+        ),
+        (
+            vec!["--client-crl", "crl.pem"],
+            ["--client-crl: ", "authorities", "--client-ca"],
+        ),
+        (
+            vec!["--psk-hint", "x"],
+            ["--psk-hint: ", "pre-shared keys", "--psk-file"],
+        ),
+        (vec!["--sni", &sni], ["--sni: ", "--cert", "--key"]),
+        (
+            vec!["--cert", &cert, "--key", &key, "--sni", &address],
+            ["--sni: ", "127.0.0.1", "host name"],
+        ),
+        (
+            vec!["--client-ca", &ca, "--client-crl", &cert],
+            ["--client-crl: ", &cert, "revocation list"],
+        ),
+        (
+            vec!["--retransmit-initial", "5s", "--retransmit-max", "1s"],
+            ["--retransmit-initial: ", "5s", "20 ms"],
+        ),
+        (
+            vec!["--probe-when-idle", "0s"],
+            ["--probe-when-idle: ", "probe", "more than 0"],
+        ),
+        (
+            vec!["--alpn", ""],
+            ["--alpn: ", "application protocol", "1 to 255"],
+        ),
+    ] {
+        let listen = ["--listen", "127.0.0.1:0"];
+        let finished = refused(&[&listen[..], &arguments].concat(), 2, &words);
+        assert_eq!(finished.stderr.lines().count(), 1, "{finished:#?}");
+    }
+}
+
+#[test]
+fn a_wrong_line_among_pre_shared_keys_is_named_without_the_key() {
+    let pki = Pki::new();
+    let path = pki.path("keys");
+    let key = "6f1ed002ab5595859014ebf0951522d9";
+    for (text, words) in [
+        (format!("a:{key}\nb:{key}0\n"), [":2: ", "hexadecimal"]),
+        (format!("{key}\n"), [":1: ", "IDENTITY:KEY"]),
+        (format!("a:{key}\na:{key}\n"), [":2: ", "line 1"]),
+        ("# none\n".to_owned(), ["no pre-shared key", "IDENTITY:KEY"]),
+    ] {
+        fs::write(&path, text).unwrap();
+        let arguments = ["--listen", "127.0.0.1:0", "--psk-file", &path];
+        let finished = refused(&arguments, 2, &words);
+        assert!(finished.stderr.contains("--psk-file: "), "{finished:#?}");
+        assert!(finished.stderr.contains(&path), "{finished:#?}");
+        assert!(!finished.stderr.contains(&key[..8]), "{finished:#?}");
+    }
+    let missing = pki.path("missing");
+    let arguments = ["--listen", "127.0.0.1:0", "--psk-file", &missing];
+    refused(&arguments, 2, &["--psk-file: ", &missing, "No such file"]);
+}
+
+#[test]
 fn a_certificate_without_its_key_and_the_other_way_round_is_refused() {
     for (given, wanted) in [("--cert", "--key"), ("--key", "--cert")] {
         let listen = ["--listen", "127.0.0.1:0", given, "server.pem"];
@@ -182,6 +266,14 @@ fn bad_values_are_named_with_what_would_be_right() {
         (
             vec!["--listen", "[::1]:0", "--handshake-timeout", "2h"],
             ["handshake timeout", "1 h"],
+        ),
+        (
+            vec!["--listen", "[::1]:0", "--sni", "a=b"],
+            ["a=b", "NAME=CERT,KEY"],
+        ),
+        (
+            vec!["--listen", "[::1]:0", "--client-pin", "ab:cd"],
+            ["ab:cd", "64 hexadecimal digits"],
         ),
         (
             vec!["--listen", "[::1]:0", "--link-mtu", "100"],

@@ -1,0 +1,351 @@
+//! A listener's options made its configuration: every file is read, every value checked. Main
+//! thread.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use dtls::{Identity, KeyLog, ServerConfig, ServerConfigBuilder, Trust, TrustAnchors};
+
+use super::options::ListenerOptions;
+use super::psk_file::{PskFile, PskFileError};
+use super::values::{ClientAuth, NamedIdentity};
+use crate::throwaway;
+
+/// How long a silent client keeps its connection.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A listener's settings that need no file any more.
+#[derive(Debug)]
+pub(crate) struct Ready {
+    pub(crate) dtls: ServerConfig,
+    pub(crate) client_auth: ClientAuth,
+    /// How many pre-shared keys there are, if they are taken at all.
+    pub(crate) psk: Option<usize>,
+    /// The fingerprint of the certificate if it is a throw-away one.
+    pub(crate) throwaway: Option<String>,
+}
+
+/// What is wrong with a listener's options, and with which of them.
+#[derive(Debug)]
+pub(crate) struct Mistake {
+    /// The option; empty if it is none in particular.
+    pub(crate) key: &'static str,
+    pub(crate) problem: Problem,
+}
+
+/// What is wrong.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Problem {
+    /// One of the pair is missing.
+    #[error(
+        "the certificate {} needs --key with the file of its private key; leave both out for a \
+         throw-away certificate",
+        .0.display()
+    )]
+    CertWithoutKey(PathBuf),
+    /// One of the pair is missing.
+    #[error(
+        "the private key {} needs --cert with the file of its certificate; leave both out for a \
+         throw-away certificate",
+        .0.display()
+    )]
+    KeyWithoutCert(PathBuf),
+    /// Clients without a name have no certificate to see.
+    #[error(
+        "without --cert and --key, clients that ask for no name or another one would see no \
+         certificate; give them"
+    )]
+    NameWithoutCert,
+    /// A certificate, a key, an authority or a revocation list is of no use.
+    #[error("{source}; {remedy}")]
+    File {
+        /// The library's reason, which names the file.
+        source: dtls::ConfigError,
+        /// What to do about it.
+        remedy: &'static str,
+    },
+    /// Any other setting.
+    #[error(transparent)]
+    Setting(dtls::ConfigError),
+    /// The pre-shared keys are of no use.
+    #[error(transparent)]
+    Psk(PskFileError),
+    /// Certificates are asked for and none would be good.
+    #[error(
+        "no client certificate would be good: name the authorities with --client-ca or the \
+         certificates with --client-pin"
+    )]
+    TrustInNobody,
+    /// Certificates are judged and none is asked for.
+    #[error("it has no effect with --client-auth off; leave one of them out")]
+    TrustUnused,
+    /// Revocation lists without an authority.
+    #[error("revocation lists need the authorities that issued them; add --client-ca")]
+    CrlWithoutCa,
+    /// A hint for nobody.
+    #[error("a hint helps to choose among pre-shared keys; add --psk-file, or leave it out")]
+    HintWithoutPsk,
+    /// No throw-away certificate.
+    #[error("failed to make a throw-away certificate: {0}; give one with --cert and --key")]
+    Throwaway(rcgen::Error),
+}
+
+impl Problem {
+    fn of(self, key: &'static str) -> Mistake {
+        Mistake { key, problem: self }
+    }
+}
+
+/// Reads and checks everything; `adjust` has the last word on the library's settings.
+///
+/// # Errors
+/// The first mistake.
+pub(crate) fn ready(
+    options: &ListenerOptions,
+    key_log: Option<KeyLog>,
+    adjust: impl FnOnce(ServerConfigBuilder) -> ServerConfigBuilder,
+) -> Result<Ready, Mistake> {
+    let psk = psk(options)?;
+    let keys = psk.as_ref().map(PskFile::len);
+    let (builder, throwaway) = identified(options, psk)?;
+    let (client_auth, trust) = client_auth(options)?;
+    let mut builder = builder.client_auth(trust).idle_timeout(
+        options
+            .idle_timeout
+            .map_or(Some(IDLE_TIMEOUT), |time| time.0),
+    );
+    if let Some(time) = options.handshake_timeout {
+        builder = builder.handshake_timeout(time.0);
+    }
+    if options.retransmit_initial.is_some() || options.retransmit_max.is_some() {
+        let initial = options
+            .retransmit_initial
+            .map_or(RETRANSMIT.0, |time| time.0);
+        let longest = options.retransmit_max.map_or(RETRANSMIT.1, |time| time.0);
+        builder = builder.retransmission_timer(initial, longest);
+    }
+    if let Some(suites) = options.suites {
+        builder = builder.suites(suites.into());
+    }
+    if let Some(names) = &options.alpn {
+        builder = builder.alpn(names.iter().map(String::as_str));
+    }
+    if let Some(heartbeat) = options.heartbeat {
+        builder = builder.heartbeat(heartbeat);
+    }
+    if let Some(time) = options.probe_when_idle {
+        builder = builder.probe_when_idle(time.0);
+    }
+    if let Some(bytes) = options.link_mtu {
+        builder = builder.link_mtu(bytes);
+    }
+    if let Some(sharing) = options.port_sharing {
+        builder = builder.port_sharing(sharing.into());
+    }
+    if let Some(log) = key_log {
+        builder = builder.key_log(log);
+    }
+    let dtls = adjust(builder)
+        .build()
+        .map_err(|error| blame(error, options))?;
+    Ok(Ready {
+        dtls,
+        client_auth,
+        psk: keys,
+        throwaway,
+    })
+}
+
+/// RFC 6347 §4.2.4.1, as the library has it.
+const RETRANSMIT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
+/// A builder with what the server shows and knows of itself, and the fingerprint of a certificate
+/// that was just made.
+fn identified(
+    options: &ListenerOptions,
+    psk: Option<PskFile>,
+) -> Result<(ServerConfigBuilder, Option<String>), Mistake> {
+    let named = options.sni.as_deref().unwrap_or_default();
+    let identity = match (&options.cert, &options.key) {
+        (Some(cert), Some(key)) => Some(read_identity(cert, key, Keys::MAIN)?),
+        (Some(cert), None) => return Err(Problem::CertWithoutKey(cert.clone()).of("cert")),
+        (None, Some(key)) => return Err(Problem::KeyWithoutCert(key.clone()).of("key")),
+        (None, None) if named.is_empty() => None,
+        (None, None) => return Err(Problem::NameWithoutCert.of("sni")),
+    };
+    let mut throwaway = None;
+    let mut builder = match (identity, psk) {
+        (Some(identity), None) => ServerConfig::builder(identity),
+        (Some(identity), Some(keys)) => {
+            ServerConfig::builder(identity).psk(move |identity| keys.find(identity))
+        }
+        (None, Some(keys)) => ServerConfig::psk_builder(move |identity| keys.find(identity)),
+        (None, None) => {
+            let (identity, fingerprint) = make_throwaway().map_err(|problem| problem.of(""))?;
+            throwaway = Some(fingerprint);
+            ServerConfig::builder(identity)
+        }
+    };
+    if let Some(hint) = &options.psk_hint {
+        builder = builder.psk_hint(hint);
+    }
+    for NamedIdentity { name, cert, key } in named {
+        builder = builder.identity_for(name, read_identity(cert, key, Keys::NAMED)?);
+    }
+    Ok((builder, throwaway))
+}
+
+fn make_throwaway() -> Result<(Identity, String), Problem> {
+    let (cert, key) = throwaway::make().map_err(Problem::Throwaway)?;
+    let identity = Identity::from_pem(cert.as_bytes(), key.as_bytes()).map_err(Problem::Setting)?;
+    let fingerprint = identity.fingerprint().map_err(Problem::Setting)?;
+    Ok((identity, fingerprint))
+}
+
+/// The pre-shared keys, if clients may have some.
+fn psk(options: &ListenerOptions) -> Result<Option<PskFile>, Mistake> {
+    let Some(path) = &options.psk_file else {
+        return match options.psk_hint {
+            Some(_) => Err(Problem::HintWithoutPsk.of("psk-hint")),
+            None => Ok(None),
+        };
+    };
+    let keys = PskFile::read(path).map_err(|error| Problem::Psk(error).of("psk-file"))?;
+    if keys.exposed {
+        log::warn!(
+            "{} can be read by other users, who can then pass for each client; run: chmod 600 {0}",
+            path.display()
+        );
+    }
+    Ok(Some(keys))
+}
+
+/// Whether certificates are asked of clients, and which are good.
+fn client_auth(options: &ListenerOptions) -> Result<(ClientAuth, dtls::ClientAuth), Mistake> {
+    let mut trust = None;
+    if let Some(ca) = &options.client_ca {
+        let bad = |key, source, remedy| Problem::File { source, remedy }.of(key);
+        let mut anchors = TrustAnchors::from_file(ca).map_err(|source| {
+            bad(
+                "client-ca",
+                source,
+                "give the authorities' certificates in PEM form",
+            )
+        })?;
+        if let Some(crl) = &options.client_crl {
+            anchors = anchors.crl_file(crl).map_err(|source| {
+                bad(
+                    "client-crl",
+                    source,
+                    "give the authorities' revocation lists in PEM form",
+                )
+            })?;
+        }
+        trust = Some(Trust::Anchors(anchors));
+    } else if options.client_crl.is_some() {
+        return Err(Problem::CrlWithoutCa.of("client-crl"));
+    }
+    if let Some(pins) = &options.client_pin {
+        let pins = Trust::Pins(pins.clone());
+        trust = Some(match trust {
+            Some(anchors) => anchors.or(pins),
+            None => pins,
+        });
+    }
+    match (options.client_auth, trust) {
+        (Some(ClientAuth::Off), Some(_)) => {
+            Err(Problem::TrustUnused.of(if options.client_ca.is_some() {
+                "client-ca"
+            } else {
+                "client-pin"
+            }))
+        }
+        (Some(ClientAuth::Optional), Some(trust)) => {
+            Ok((ClientAuth::Optional, dtls::ClientAuth::Optional(trust)))
+        }
+        (None | Some(ClientAuth::Required), Some(trust)) => {
+            Ok((ClientAuth::Required, dtls::ClientAuth::Required(trust)))
+        }
+        (Some(ClientAuth::Optional | ClientAuth::Required), None) => {
+            Err(Problem::TrustInNobody.of("client-auth"))
+        }
+        (None | Some(ClientAuth::Off), None) => Ok((ClientAuth::Off, dtls::ClientAuth::Off)),
+    }
+}
+
+/// Which options name an identity's files.
+#[derive(Clone, Copy)]
+struct Keys {
+    cert: &'static str,
+    key: &'static str,
+}
+
+impl Keys {
+    const MAIN: Self = Self {
+        cert: "cert",
+        key: "key",
+    };
+    const NAMED: Self = Self {
+        cert: "sni",
+        key: "sni",
+    };
+}
+
+fn read_identity(cert: &Path, key: &Path, keys: Keys) -> Result<Identity, Mistake> {
+    Identity::from_files(cert, key).map_err(|source| file_mistake(source, keys))
+}
+
+/// Adds to the library's reason which option it is about and what to do.
+fn file_mistake(source: dtls::ConfigError, keys: Keys) -> Mistake {
+    use dtls::ConfigError as Library;
+    let (key, remedy) = match &source {
+        Library::Read { what, .. } | Library::NotPem { what, .. } if what.contains("key") => {
+            (keys.key, "give the private key's PEM file")
+        }
+        Library::Read { .. } | Library::NotPem { .. } => {
+            (keys.cert, "give the certificate chain's PEM file")
+        }
+        Library::KeyMismatch { .. } => (keys.key, "give the pair that was issued together"),
+        Library::EncryptedKey { .. } => return Problem::Setting(source).of(keys.key),
+        Library::NotValidNow { .. } => (keys.cert, "renew it, or correct this machine's clock"),
+        _ => return Problem::Setting(source).of(keys.cert),
+    };
+    Problem::File { source, remedy }.of(key)
+}
+
+/// Which option the library's last check is about.
+fn blame(source: dtls::ConfigError, options: &ListenerOptions) -> Mistake {
+    use dtls::ConfigError as Library;
+    match &source {
+        Library::OutOfRange { name, .. } => {
+            let key = SETTINGS.iter().find(|(setting, _)| setting == name);
+            let key = key.map_or("", |(_, key)| key);
+            Problem::Setting(source).of(key)
+        }
+        Library::NotValidNow { certificate, .. } | Library::UnusableKey { certificate, .. } => {
+            let main = options.cert.as_ref();
+            let keys = if main.is_some_and(|cert| cert.display().to_string() == *certificate) {
+                Keys::MAIN
+            } else {
+                Keys::NAMED
+            };
+            file_mistake(source, keys)
+        }
+        _ => Problem::Setting(source).of(""),
+    }
+}
+
+/// The library's settings and our options.
+const SETTINGS: [(&str, &str); 8] = [
+    ("the handshake timeout", "handshake-timeout"),
+    ("the idle timeout", "idle-timeout"),
+    (
+        "the time to wait for an answer to a probe",
+        "probe-when-idle",
+    ),
+    ("the link MTU", "link-mtu"),
+    ("the retransmission timer", "retransmit-initial"),
+    ("the name of an identity", "sni"),
+    ("an application protocol's name", "alpn"),
+    ("the PSK identity hint", "psk-hint"),
+];

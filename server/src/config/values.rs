@@ -1,0 +1,161 @@
+//! The values that settings take, and how they are written. Pure.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::ValueEnum;
+
+/// A length of time, such as `90s` or `5m`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Time(pub(crate) Duration);
+
+impl FromStr for Time {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        humantime::parse_duration(text)
+            .map(Self)
+            .map_err(|error| format!("{error}; give a time such as 500ms, 90s or 5m"))
+    }
+}
+
+impl fmt::Display for Time {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        humantime::format_duration(self.0).fmt(f)
+    }
+}
+
+/// A length of time, or `none`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TimeOrNone(pub(crate) Option<Duration>);
+
+impl FromStr for TimeOrNone {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "none" {
+            return Ok(Self(None));
+        }
+        humantime::parse_duration(text)
+            .map(|time| Self(Some(time)))
+            .map_err(|error| format!("{error}; give a time such as 90s or 5m, or `none`"))
+    }
+}
+
+impl fmt::Display for TimeOrNone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(time) => Time(time).fmt(f),
+            None => f.write_str("none"),
+        }
+    }
+}
+
+/// A certificate for those who ask for a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct NamedIdentity {
+    pub(crate) name: String,
+    pub(crate) cert: PathBuf,
+    pub(crate) key: PathBuf,
+}
+
+impl FromStr for NamedIdentity {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let parts = text.split_once('=').and_then(|(name, files)| {
+            let (cert, key) = files.split_once(',')?;
+            let complete = !(name.is_empty() || cert.is_empty() || key.is_empty());
+            complete.then_some((name, cert, key))
+        });
+        let (name, cert, key) =
+            parts.ok_or("give NAME=CERT,KEY, such as coap.example.org=coap.pem,coap.key")?;
+        Ok(Self {
+            name: name.to_owned(),
+            cert: cert.into(),
+            key: key.into(),
+        })
+    }
+}
+
+/// Whether clients show certificates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ClientAuth {
+    /// None is asked for
+    Off,
+    /// A client without one is let in, one with a bad one is not
+    Optional,
+    /// A client without a good one is refused
+    Required,
+}
+
+/// Which cipher suites.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Suites {
+    /// AES-GCM and ChaCha20-Poly1305 (RFC 9325)
+    #[value(alias = "default")]
+    Recommended,
+    /// These, and the AES-CCM and CCM-8 suites of constrained devices (RFC 7925)
+    Iot,
+}
+
+impl From<Suites> for dtls::Suites {
+    fn from(suites: Suites) -> Self {
+        match suites {
+            Suites::Recommended => Self::Recommended,
+            Suites::Iot => Self::Iot,
+        }
+    }
+}
+
+/// How the sockets of all connections share the port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PortSharing {
+    /// SO_REUSEPORT with a socket filter: nobody else can join the port (Linux)
+    Reuseport,
+    /// SO_REUSEADDR, the portable pattern: any local user can share the port
+    Reuseaddr,
+}
+
+impl From<PortSharing> for dtls::PortSharing {
+    fn from(sharing: PortSharing) -> Self {
+        match sharing {
+            PortSharing::Reuseport => Self::ReusePort,
+            PortSharing::Reuseaddr => Self::ReuseAddr,
+        }
+    }
+}
+
+pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        "give an IP address and a port, such as 127.0.0.1:4433, [::1]:4433 or [::]:4433".to_owned()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_named_identity_has_three_parts() {
+        let parsed: NamedIdentity = "*.example.org=a.pem,b.key".parse().unwrap();
+        assert_eq!(parsed.name, "*.example.org");
+        assert_eq!((parsed.cert, parsed.key), ("a.pem".into(), "b.key".into()));
+        for bad in ["", "a", "a=b", "=b,c", "a=,c", "a=b,"] {
+            assert!(bad.parse::<NamedIdentity>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn times_are_printed_as_they_are_read() {
+        for text in ["500ms", "1m 30s", "none"] {
+            let time: TimeOrNone = text.parse().unwrap();
+            assert_eq!(time.to_string(), text);
+        }
+        assert!("none".parse::<Time>().is_err());
+        assert!("5".parse::<Time>().unwrap_err().contains("90s"));
+    }
+}
