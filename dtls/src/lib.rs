@@ -69,7 +69,7 @@ pub use error::{
     AcceptError, BindError, ConfigError, ConnectError, HandshakeError, RecvError, SendError,
 };
 pub use psk::PskKey;
-pub use session::{CertificateInfo, ExportError, HandshakeInfo, Session};
+pub use session::{CertificateInfo, ExportError, HandshakeCost, HandshakeInfo, Session};
 pub use shell::connector::{DtlsConnector, Outgoing};
 pub use shell::listener::{DtlsListener, ListenerHandle};
 pub use shell::stream::{DtlsStream, Incoming, Recv};

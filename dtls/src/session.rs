@@ -82,6 +82,43 @@ pub struct HandshakeInfo {
     pub server_name: Option<String>,
     /// The application protocol agreed on (ALPN), if any.
     pub alpn: Option<Vec<u8>>,
+    /// Whether this handshake put the peer's certificate into the known-peers file.
+    pub first_use: bool,
+    /// What it took on the wire.
+    pub cost: HandshakeCost,
+}
+
+/// What a handshake takes on the wire, so far or in all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct HandshakeCost {
+    /// At a client: from its first hello to the server's cookie, lost hellos included. `None` while
+    /// none has come; a server that asks for none never sends one.
+    pub cookie_round_trip: Option<Duration>,
+    /// Flights this end sent again.
+    pub retransmissions: u32,
+    /// Datagrams handed to the network.
+    pub datagrams_sent: u32,
+    /// Datagrams taken from it, noise included.
+    pub datagrams_received: u32,
+    /// UDP payload of the datagrams sent.
+    pub bytes_sent: u64,
+    /// UDP payload of the datagrams received.
+    pub bytes_received: u64,
+}
+
+impl HandshakeCost {
+    /// Adds a datagram sent.
+    pub(crate) fn sent(&mut self, length: usize) {
+        self.datagrams_sent += 1;
+        self.bytes_sent += length as u64;
+    }
+
+    /// Adds a datagram received.
+    pub(crate) fn received(&mut self, length: usize) {
+        self.datagrams_received += 1;
+        self.bytes_received += length as u64;
+    }
 }
 
 /// A certificate for people to read.
@@ -167,6 +204,8 @@ impl HandshakeInfo {
             psk_identity,
             server_name: ssl.servername(NameType::HOST_NAME).map(str::to_owned),
             alpn: ssl.selected_alpn_protocol().map(<[u8]>::to_vec),
+            first_use: verify::is_first_use(ssl),
+            cost: connection.handshake_cost(),
         }
     }
 }

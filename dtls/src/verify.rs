@@ -316,6 +316,7 @@ pub(crate) struct Counterpart {
 struct Outcome {
     refusal: Option<String>,
     first_use: Option<FirstUse>,
+    noted: bool,
 }
 
 /// Tells the callbacks whom a connection is with.
@@ -360,10 +361,20 @@ pub(crate) fn conclude(ssl: &SslRef) -> Result<(), String> {
         let mut outcome = outcome.lock().unwrap_or_else(PoisonError::into_inner);
         outcome.first_use.take()
     };
-    match first_use {
-        Some(first) => first.known.note(&first.name, first.port, first.leaf),
-        None => Ok(()),
+    if let Some(first) = first_use {
+        first.known.note(&first.name, first.port, first.leaf)?;
+        let mut outcome = outcome.lock().unwrap_or_else(PoisonError::into_inner);
+        outcome.noted = true;
     }
+    Ok(())
+}
+
+/// Whether [`conclude`] noted the peer's certificate.
+pub(crate) fn is_first_use(ssl: &SslRef) -> bool {
+    counterpart(ssl).is_some_and(|counterpart| {
+        let outcome = counterpart.outcome.lock();
+        outcome.unwrap_or_else(PoisonError::into_inner).noted
+    })
 }
 
 /// Asks the trust of the connection's configuration.

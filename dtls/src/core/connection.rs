@@ -21,7 +21,7 @@ use openssl::ssl::{ErrorCode, Ssl, SslRef, SslStream};
 
 use crate::config::{ClientConfig, Safeguard, Settings};
 use crate::error::{RecvError, SendError};
-use crate::session::{self, ExportError, HandshakeInfo, Session};
+use crate::session::{self, ExportError, HandshakeCost, HandshakeInfo, Session};
 use crate::stats::{Counter, Stats};
 use crate::sys;
 
@@ -67,7 +67,8 @@ pub struct Connection {
     started: Instant,
     took: Option<Duration>,
     alert: Option<HeldAlert>,
-    retransmissions: u32,
+    /// Complete with the handshake.
+    cost: HandshakeCost,
     expiries: u32,
     received_at: Instant,
     unread: bool,
@@ -174,7 +175,7 @@ impl Connection {
             started: now,
             took: None,
             alert: None,
-            retransmissions: 0,
+            cost: HandshakeCost::default(),
             expiries: 0,
             received_at: now,
             unread: false,
@@ -209,6 +210,9 @@ impl Connection {
         if self.look_for_reconnect(datagram, now) {
             return;
         }
+        if self.took.is_none() {
+            self.cost.received(datagram.len());
+        }
         let slot = self.stream.get_mut();
         if !slot.is_full() {
             slot.inbound().clear();
@@ -217,6 +221,9 @@ impl Connection {
         let sighting = self.filter.sieve(datagram, slot.inbound(), &self.stats);
         let passed = slot.inbound().len() > before;
         slot.arm();
+        if self.cost.cookie_round_trip.is_none() && self.filter.has_cookie() {
+            self.cost.cookie_round_trip = Some(now.saturating_duration_since(self.started));
+        }
         if passed {
             // The peer goes on, whatever the alert beside it says.
             self.timers.cancel_grace();
@@ -266,6 +273,9 @@ impl Connection {
     /// The next datagram to send to the peer.
     pub fn transmit(&mut self) -> Option<Vec<u8>> {
         let own = self.stream.get_mut().pop();
+        if let (Some(datagram), None) = (&own, self.took) {
+            self.cost.sent(datagram.len());
+        }
         own.or_else(|| self.reconnect.as_mut()?.transmit())
             .or_else(|| self.successor.as_mut()?.transmit())
     }
@@ -393,7 +403,13 @@ impl Connection {
     /// Flights sent again so far.
     #[must_use]
     pub fn retransmissions(&self) -> u32 {
-        self.retransmissions
+        self.cost.retransmissions
+    }
+
+    /// What the handshake has taken on the wire so far, or did when it is complete.
+    #[must_use]
+    pub fn handshake_cost(&self) -> HandshakeCost {
+        self.cost
     }
 
     /// How long the handshake took, once it is complete. A server counts from the verified hello,

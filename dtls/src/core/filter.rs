@@ -127,6 +127,11 @@ impl RecordFilter {
         self.phase
     }
 
+    /// Whether a `HelloVerifyRequest` has come.
+    pub(crate) fn has_cookie(&self) -> bool {
+        self.cookie.is_some()
+    }
+
     /// Enters a phase.
     pub(crate) fn enter(&mut self, phase: Phase) {
         self.phase = phase;

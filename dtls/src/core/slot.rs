@@ -52,6 +52,11 @@ impl Slot {
         self.outbound.pop_front()
     }
 
+    /// Lengths of the datagrams that wait to be sent.
+    pub(crate) fn waiting(&self) -> impl Iterator<Item = usize> {
+        self.outbound.iter().map(Vec::len)
+    }
+
     /// Packs the records of a flight into datagrams of at most `limit` bytes, or stops to.
     ///
     /// OpenSSL flushes per message when it retransmits; packed, one loss probability applies to

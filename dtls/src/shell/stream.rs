@@ -208,6 +208,12 @@ impl DtlsStream {
         true
     }
 
+    /// Whether the peer takes the heartbeat requests of [`Self::probe`].
+    #[must_use]
+    pub fn may_probe(&self) -> bool {
+        self.connection.may_probe()
+    }
+
     /// Asks the peer for a sign of life (RFC 6520) and waits up to `timeout` for the answer. An
     /// unanswered request is sent again by the retransmission timer of flights, 1, 2, 4… seconds.
     ///

@@ -88,7 +88,7 @@ impl Connection {
         }
         match sys::ssl::handle_timeout(sys::ssl::ssl_mut(&mut self.stream)) {
             sys::ssl::Expired::Resent => {
-                self.retransmissions += 1;
+                self.cost.retransmissions += 1;
                 self.stats.count(Counter::Retransmissions);
             }
             sys::ssl::Expired::NotYet => {}
@@ -120,7 +120,8 @@ impl Connection {
             .map_err(HandshakeError::Tls)?;
         anew.timers.inherit(&self.timers);
         anew.started = self.started;
-        anew.retransmissions = self.retransmissions + 1;
+        anew.cost = self.cost;
+        anew.cost.retransmissions += 1;
         *self = anew;
         self.stats.count(Counter::HandshakesBegunAnew);
         self.handshake(now)?;
@@ -161,6 +162,8 @@ impl Connection {
         self.draining = true;
         // From here on one record is one datagram; data may lie behind Finished already.
         let slot = self.stream.get_mut();
+        // The end's last flight is still here.
+        slot.waiting().for_each(|length| self.cost.sent(length));
         slot.pack_into(None);
         slot.shrink();
         self.unread = true;
@@ -183,7 +186,7 @@ impl Connection {
         HandshakeError::TimedOut {
             after: self.settings.handshake_timeout,
             state: self.stream.ssl().state_string_long(),
-            retransmissions: self.retransmissions,
+            retransmissions: self.cost.retransmissions,
             hint: if sys::ssl::pending_cipher(self.stream.ssl())
                 .is_some_and(|cipher| cipher.name().contains("PSK"))
             {

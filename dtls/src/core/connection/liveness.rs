@@ -31,6 +31,15 @@ impl Connection {
         self.start_probe(Cause::Application, timeout, now)
     }
 
+    /// Whether the peer can be asked for a sign of life: heartbeats were agreed on, and it takes
+    /// requests.
+    #[must_use]
+    pub fn may_probe(&self) -> bool {
+        self.heartbeat
+            .as_ref()
+            .is_some_and(|heartbeat| heartbeat.may_ask())
+    }
+
     /// What the last probe found: `None` while it goes on, and before the first.
     #[must_use]
     pub fn liveness(&self) -> Option<Liveness> {
