@@ -1,6 +1,7 @@
 //! What was typed. Main thread.
 
-use std::path::PathBuf;
+mod server;
+
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -9,6 +10,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::load::MIN_SIZE;
 use crate::target::Target;
+
+pub(crate) use server::ServerArgs;
 
 /// Exit code: the run failed.
 pub(crate) const FAILED: u8 = 1;
@@ -54,8 +57,12 @@ A name with several addresses: they are tried in the resolver's order, each 0.3 
 before; the first that answers decides.
 
 With --format json every line on standard output is an object:
-  {\"event\":\"connected\",\"peer\":…,\"version\":…,\"cipher\":…,\"group\":…,\"resumed\":…,\"handshake_ms\":…,
-   \"retransmissions\":…,\"verified\":…,\"verification\":…,\"chain\":[{\"subject\",\"issuer\",\"not_after\",\"fingerprint\"}]}
+  {\"event\":\"connected\",\"peer\":…,\"version\":…,\"cipher\":…,\"group\":…,\"alpn\":…,\"resumed\":…,
+   \"handshake_ms\":…,\"cookie_ms\":…,\"retransmissions\":…,\"datagrams\":…,\"bytes\":…,\"heartbeat\":…,
+   \"verified\":…,\"verification\":…,\"proof\":…,\"psk_identity\":…,
+   \"chain\":[{\"subject\",\"issuer\",\"not_after\",\"fingerprint\"}]}
+   \"proof\" is \"certificate\", \"pin\", \"known_peer\", \"first_use\", \"psk\", or null: nothing was proved
+  {\"event\":\"probe\",\"result\":\"alive\",\"rtt_ms\":…}   or \"silent\", or \"not_negotiated\"
   {\"event\":\"datagram\",\"text\":…}    and \"hex\" where the bytes are no UTF-8
   {\"event\":\"closed\",\"by\":\"peer\"}   or \"us\"
   {\"event\":\"failed\",\"error\":…}
@@ -66,8 +73,17 @@ configuration; 3 the environment does not allow it, for example the name does no
 /// `dtls-client connect`.
 #[derive(Debug, Args)]
 pub(crate) struct ConnectArgs {
+    /// The server: name or address and port, an IPv6 address in brackets
+    #[arg(value_name = "HOST:PORT")]
+    pub(crate) target: Target,
+
     #[command(flatten)]
     pub(crate) server: ServerArgs,
+
+    /// Ask the server for a sign of life this often (heartbeats, RFC 6520) and print what came;
+    /// each question waits at most as long for its answer, and lines wait meanwhile
+    #[arg(long, value_name = "D", value_parser = duration)]
+    pub(crate) probe_every: Option<Duration>,
 
     /// Wait this long for the last answers after the end of the input
     #[arg(long, value_name = "D", default_value = "1s", value_parser = duration_up_to_an_hour)]
@@ -97,6 +113,10 @@ resolve, not enough descriptors or threads.";
 /// `dtls-client load`.
 #[derive(Debug, Args)]
 pub(crate) struct LoadArgs {
+    /// The server: name or address and port, an IPv6 address in brackets
+    #[arg(value_name = "HOST:PORT")]
+    pub(crate) target: Target,
+
     #[command(flatten)]
     pub(crate) server: ServerArgs,
 
@@ -131,46 +151,6 @@ pub(crate) struct LoadArgs {
     /// How to print the report on standard output
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Format::Text)]
     pub(crate) format: Format,
-}
-
-/// Which server, and how each side proves who it is.
-#[derive(Debug, Args)]
-pub(crate) struct ServerArgs {
-    /// The server: name or address and port, an IPv6 address in brackets
-    #[arg(value_name = "HOST:PORT")]
-    pub(crate) target: Target,
-
-    /// Trust the certificates in this PEM file; by default the system's CAs
-    #[arg(long, value_name = "FILE", conflicts_with = "insecure")]
-    pub(crate) ca: Option<PathBuf>,
-
-    /// Accept any certificate: whoever answers can read along
-    #[arg(long)]
-    pub(crate) insecure: bool,
-
-    /// Show this certificate chain (PEM, leaf first) if the server asks for one
-    #[arg(long, value_name = "FILE", requires = "key")]
-    pub(crate) cert: Option<PathBuf>,
-
-    /// The private key of --cert (PEM)
-    #[arg(long, value_name = "FILE", requires = "cert")]
-    pub(crate) key: Option<PathBuf>,
-
-    /// The name or address that the server's certificate must carry; by default HOST
-    #[arg(long, value_name = "NAME")]
-    pub(crate) server_name: Option<String>,
-
-    /// Give up a handshake after this long
-    #[arg(long, value_name = "D", default_value = "30s", value_parser = duration)]
-    pub(crate) handshake_timeout: Duration,
-
-    /// Build datagrams for links of this many bytes, IP header included
-    #[arg(long, value_name = "N", default_value_t = 1500, value_parser = clap::value_parser!(u16).range(576..=16_384))]
-    pub(crate) link_mtu: u16,
-
-    /// Append the session secrets to this file, for a network analyser; keep it to yourself
-    #[arg(long, value_name = "FILE")]
-    pub(crate) keylog: Option<PathBuf>,
 }
 
 /// How to print.

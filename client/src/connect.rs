@@ -14,7 +14,7 @@ use std::process::ExitCode;
 use crate::cli::{ConnectArgs, ENVIRONMENT, FAILED, USAGE};
 use crate::interrupt::{Interrupt, InterruptError};
 use crate::setup::{self, SetupError};
-use crate::target::ResolveError;
+use crate::target::{ResolveError, Target};
 
 use dial::DialError;
 use output::{Connected, Event, Output};
@@ -65,20 +65,29 @@ pub(crate) fn run(args: &ConnectArgs) -> ExitCode {
 }
 
 fn connect(args: &ConnectArgs, output: &mut Output) -> Result<(), ConnectFailure> {
-    let config = setup::client_config(&args.server)?;
-    let addresses = args.server.target.resolve()?;
+    let config = setup::client_config(&args.server, args.probe_every.is_some())?;
+    let addresses = args.target.resolve()?;
     let interrupt = Interrupt::install(addresses.len())?;
-    let name = setup::server_name(&args.server);
+    let name = setup::server_name(&args.server, &args.target);
     let mut stream = dial::dial(&config, name, &addresses, &interrupt)?;
-    let connected = Connected::new(&stream, args.server.insecure);
-    output
-        .connected(&connected, name)
-        .map_err(TalkError::Output)?;
+    // By the name that was asked for, which is what stands in the known-peers file.
+    let server = Target {
+        host: name.to_owned(),
+        port: args.target.port,
+    };
+    let connected = Connected::new(&stream, &args.server, &server);
+    output.connected(&connected).map_err(TalkError::Output)?;
 
     // Not through std's buffer, which would hide from poll(2) what it has read already.
     let stdin = io::stdin().as_fd().try_clone_to_owned();
     let mut input = File::from(stdin.map_err(ConnectFailure::Input)?);
-    let ended = talk::talk(&mut stream, &mut input, output, args.linger);
+    let ended = talk::talk(
+        &mut stream,
+        &mut input,
+        output,
+        args.linger,
+        args.probe_every,
+    );
     stream.close();
     let by = match ended? {
         Ended::ByPeer => "peer",

@@ -94,11 +94,11 @@ pub(crate) fn run(args: &LoadArgs) -> ExitCode {
 /// Makes the connections and counts.
 fn load(args: &LoadArgs) -> Result<Report, LoadError> {
     let plan = Plan::new(args);
-    let config = setup::client_config(&args.server)?;
-    let addresses = args.server.target.resolve()?;
+    let config = setup::client_config(&args.server, false)?;
+    let addresses = args.target.resolve()?;
     limits::allow_descriptors(plan.workers())?;
     let interrupt = Interrupt::install(plan.workers() as usize)?;
-    let name = setup::server_name(&args.server);
+    let name = setup::server_name(&args.server, &args.target);
     let run = Run::new(plan, config, name, addresses[0], &interrupt);
 
     let started = now();
@@ -132,7 +132,7 @@ fn load(args: &LoadArgs) -> Result<Report, LoadError> {
     let took = started.elapsed();
     bar.finish_and_clear();
     let stopped = run.stopped();
-    let target = args.server.target.to_string();
+    let target = args.target.to_string();
     Ok(Report::new(
         target,
         addresses[0],

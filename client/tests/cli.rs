@@ -42,8 +42,52 @@ fn wrong_usage_is_one_line_naming_the_argument_and_exit_code_2() {
             &["--handshake-timeout", "30s"],
         ),
         (
-            &["connect", HOST, "--link-mtu", "575"],
+            &["connect", HOST, "--insecure", "--link-mtu", "575"],
             &["--link-mtu", "576"],
+        ),
+        (
+            &["connect", HOST, "--insecure", "--link-mtu", "16385"],
+            &["--link-mtu", "16384"],
+        ),
+        (
+            &["connect", HOST, "--psk-identity", "me"],
+            &["--psk-key-file"],
+        ),
+        (
+            &["connect", HOST, "--psk-key-file", "x"],
+            &["--psk-identity"],
+        ),
+        (&["connect", HOST, "--crl", "x"], &["required", "--ca"]),
+        (
+            &["connect", HOST, "--pin", "ab:cd"],
+            &["--pin", "\"ab:cd\"", "64 hexadecimal digits"],
+        ),
+        (
+            &["connect", HOST, "--known-peers", "x", "--insecure"],
+            &["--known-peers", "--insecure"],
+        ),
+        (&["connect", HOST, "--suites", "all"], &["--suites", "iot"]),
+        (
+            &["connect", HOST, "--insecure", "--alpn", "a,,b"],
+            &["--alpn", "0 bytes long", "1 to 255"],
+        ),
+        (
+            &["connect", HOST, "--insecure", "--retransmit-after", "10ms"],
+            &["--retransmit-after", "10ms", "20 ms"],
+        ),
+        (
+            &[
+                "connect",
+                HOST,
+                "--insecure",
+                "--retransmit-at-most",
+                "500ms",
+            ],
+            &["--retransmit-at-most", "1s to 500ms"],
+        ),
+        (
+            &["connect", HOST, "--probe-every", "0s"],
+            &["--probe-every", "more than 0"],
         ),
         (&["connect", HOST, "--format", "xml"], &["--format", "json"]),
         (
@@ -77,6 +121,8 @@ fn files_that_do_not_hold_what_they_should_are_named_with_their_flag() {
     let empty = dir.path().join("empty.pem");
     std::fs::write(&empty, "").expect("a writable directory");
     let empty = empty.display().to_string();
+    let short = common::secret(dir.path(), "0badcafe\n");
+    common::secret_mode(&empty);
     let [cert, other_key, key] = [
         pki().chain(Profile::CLIENT),
         pki().key(Profile::SERVER),
@@ -100,6 +146,27 @@ fn files_that_do_not_hold_what_they_should_are_named_with_their_flag() {
             &[&other_key, "does not belong"],
         );
         refused(&["--insecure", "--keylog", &keylog], &["--keylog", &keylog]);
+        refused(
+            &["--known-peers", &key],
+            &["--known-peers", &key, "line 1", "host:port"],
+        );
+        refused(
+            &["--known-peers", &keylog],
+            &["--known-peers", &keylog, "No such file"],
+        );
+        refused(
+            &["--ca", &cert, "--crl", &cert],
+            &["--crl", &cert, "no revocation list"],
+        );
+        let psk = |file: &str, words: &[&str]| {
+            refused(&["--psk-identity", "me", "--psk-key-file", file], words);
+        };
+        psk(&missing, &["--psk-key-file", &missing, "No such file"]);
+        psk(
+            &short,
+            &["--psk-key-file", "4 bytes", "openssl rand -hex 32"],
+        );
+        psk(&empty, &["--psk-key-file", "0 bytes"]);
     }
 }
 

@@ -214,25 +214,16 @@ fn a_certificate_for_another_name_is_refused_with_reason_and_remedy() {
 #[test]
 fn an_expired_certificate_is_refused_for_that() {
     // Our own listener would not start with it.
-    let mut openssl = std::process::Command::new("openssl");
-    let port = common::free_port();
-    openssl.args([
-        "s_server",
-        "-dtls1_2",
-        "-listen",
-        "-accept",
-        &format!("127.0.0.1:{port}"),
-    ]);
-    openssl
-        .arg("-cert")
-        .arg(pki().chain(Profile::SERVER_EXPIRED));
-    openssl
-        .arg("-cert_chain")
-        .arg(pki().path(dtls_certs::File::Intermediate));
-    openssl.arg("-key").arg(pki().key(Profile::SERVER_EXPIRED));
-    let mut server = Process::spawn(openssl);
-    server.wait_out(|line| line == "ACCEPT");
-    let output = Process::connect(&format!("127.0.0.1:{port}"), &[]).finish();
+    let (_server, target) = common::peers::s_server(|command| {
+        command
+            .arg("-cert")
+            .arg(pki().chain(Profile::SERVER_EXPIRED));
+        command
+            .arg("-cert_chain")
+            .arg(pki().path(dtls_certs::File::Intermediate));
+        command.arg("-key").arg(pki().key(Profile::SERVER_EXPIRED));
+    });
+    let output = Process::connect(&target, &[]).finish();
     assert_refused(
         &output,
         1,

@@ -7,34 +7,10 @@
 
 mod common;
 
-use std::process::Command;
-
-use common::{Process, free_port, pki, stderr};
+use common::peers::{gnutls_serv, s_server};
+use common::{Process, pki, stderr};
 use dtls_certs::{File, Profile};
 use serde_json::Value;
-
-/// Starts a server on a free port and waits until it says that it listens; another program may
-/// take the port between the choice and the start, so it tries again.
-fn start(
-    program: &str,
-    package: &str,
-    args: impl Fn(&mut Command, u16),
-    ready: &str,
-) -> (Process, u16) {
-    for _ in 0..5 {
-        let port = free_port();
-        let mut command = Command::new(program);
-        args(&mut command, port);
-        if let Err(error) = Command::new(program).arg("--version").output() {
-            panic!("cannot start {program} ({error}): apt-get install {package}, or run make deps");
-        }
-        let mut server = Process::spawn(command);
-        if server.says(ready) {
-            return (server, port);
-        }
-    }
-    panic!("{program} never said {ready:?}");
-}
 
 /// The first event is a verified handshake.
 fn assert_verified(client: &mut Process) {
@@ -55,18 +31,14 @@ fn datagram(text: &str) -> String {
 #[test]
 fn openssl_s_server_is_verified_and_data_flows_both_ways() {
     for profile in [Profile::SERVER, Profile::SERVER_RSA] {
-        let args = |command: &mut Command, port| {
-            command.args(["s_server", "-dtls1_2", "-listen", "-accept"]);
-            command.arg(format!("127.0.0.1:{port}"));
+        let (mut server, target) = s_server(|command| {
             command.arg("-cert").arg(pki().chain(profile));
             // -cert takes only the leaf from a file.
             command
                 .arg("-cert_chain")
                 .arg(pki().path(File::Intermediate));
             command.arg("-key").arg(pki().key(profile));
-        };
-        let (mut server, port) = start("openssl", "openssl", args, "ACCEPT");
-        let target = format!("127.0.0.1:{port}");
+        });
         let mut client = Process::connect(&target, &["--format", "json"]);
         assert_verified(&mut client);
         client.write_line("from our client");
@@ -83,13 +55,10 @@ fn openssl_s_server_is_verified_and_data_flows_both_ways() {
 #[test]
 fn gnutls_serv_is_verified_and_echoes() {
     for profile in [Profile::SERVER, Profile::SERVER_RSA] {
-        let args = |command: &mut Command, port: u16| {
-            command.args(["--udp", "--echo", "--port", &port.to_string()]);
+        let (_server, target) = gnutls_serv(|command| {
             command.arg("--x509certfile").arg(pki().chain(profile));
             command.arg("--x509keyfile").arg(pki().key(profile));
-        };
-        let (_server, port) = start("gnutls-serv", "gnutls-bin", args, "listening on IPv4");
-        let target = format!("127.0.0.1:{port}");
+        });
         let mut client = Process::connect(&target, &["--format", "json"]);
         assert_verified(&mut client);
         for text in ["hello", "again"] {

@@ -9,7 +9,7 @@ use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use dtls::{DtlsStream, Recv, RecvError, SendError};
+use dtls::{DtlsStream, Liveness, Recv, RecvError, SendError};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -54,12 +54,17 @@ pub(crate) fn talk(
     input: &mut File,
     output: &mut Output,
     linger: Duration,
+    probe_every: Option<Duration>,
 ) -> Result<Ended, TalkError> {
     let mut talk = Talk {
         lines: Lines::new(stream.max_payload()),
         line_number: 0,
         stream,
         output,
+        probes: probe_every.map(|every| Probes {
+            every,
+            next: now() + every,
+        }),
     };
     talk.stream.set_recv_timeout(Some(Duration::ZERO));
     let mut buffer = vec![0; BUFFER];
@@ -73,8 +78,9 @@ pub(crate) fn talk(
         if left.is_some_and(|left| left.is_zero()) {
             return Ok(Ended::ByUs);
         }
+        let next_probe = talk.probe_if_due(now())?;
         let timeout = match heard {
-            Heard::All => left,
+            Heard::All => [left, next_probe].into_iter().flatten().min(),
             _ => Some(Duration::ZERO),
         };
         let watched = give_up.is_none().then_some(&*input);
@@ -130,6 +136,13 @@ struct Talk<'a> {
     line_number: u64,
     stream: &'a mut DtlsStream,
     output: &'a mut Output,
+    probes: Option<Probes>,
+}
+
+/// When to ask the server for a sign of life.
+struct Probes {
+    every: Duration,
+    next: Instant,
 }
 
 impl Talk<'_> {
@@ -151,6 +164,30 @@ impl Talk<'_> {
             }
         }
         Ok(Heard::Some)
+    }
+
+    /// Asks for a sign of life if it is time to, and gives the time until the next question. What
+    /// comes meanwhile is found by the next [`Self::hear`].
+    fn probe_if_due(&mut self, at: Instant) -> Result<Option<Duration>, TalkError> {
+        let Some(probes) = &mut self.probes else {
+            return Ok(None);
+        };
+        if at < probes.next {
+            return Ok(Some(probes.next - at));
+        }
+        let every = probes.every;
+        let found = self.stream.probe(every)?;
+        // Silence before its time: the connection has ended, and the next look says how.
+        if found != Liveness::Silent || now() >= at + every {
+            self.output.probe(found, every).map_err(TalkError::Output)?;
+        }
+        if found == Liveness::NotNegotiated {
+            self.probes = None;
+        } else {
+            probes.next = at + every;
+        }
+        // Data may have come with the answer.
+        Ok(Some(Duration::ZERO))
     }
 
     /// Sends the lines that `bytes` complete; no bytes are the end of the input.

@@ -5,10 +5,15 @@
 )]
 #![allow(dead_code, reason = "each test file uses a part")]
 
+pub(crate) mod peers;
+
+use std::fs::Permissions;
 use std::io::{Read, Write};
 use std::iter;
 use std::mem;
 use std::net::{SocketAddr, UdpSocket};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Output, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, LazyLock};
@@ -34,6 +39,20 @@ pub(crate) static PKI: LazyLock<(TempDir, PkiFiles)> = LazyLock::new(|| {
 
 pub(crate) fn pki() -> &'static PkiFiles {
     &PKI.1
+}
+
+/// A new file in `dir` that only we can read.
+pub(crate) fn secret(dir: &Path, text: &str) -> String {
+    let path = dir.join("secret");
+    std::fs::write(&path, text).unwrap();
+    let path = path.display().to_string();
+    secret_mode(&path);
+    path
+}
+
+/// Makes a file readable to us alone.
+pub(crate) fn secret_mode(path: &str) {
+    std::fs::set_permissions(path, Permissions::from_mode(0o600)).unwrap();
 }
 
 /// Path of the certificate to trust.
