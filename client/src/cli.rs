@@ -82,11 +82,11 @@ pub(crate) struct ConnectArgs {
 
     /// Ask the server for a sign of life this often (heartbeats, RFC 6520) and print what came;
     /// each question waits at most as long for its answer, and lines wait meanwhile
-    #[arg(long, value_name = "D", value_parser = duration)]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(crate) probe_every: Option<Duration>,
 
     /// Wait this long for the last answers after the end of the input
-    #[arg(long, value_name = "D", default_value = "1s", value_parser = duration_up_to_an_hour)]
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = duration_up_to_an_hour)]
     pub(crate) linger: Duration,
 
     /// How to print on standard output
@@ -137,7 +137,7 @@ pub(crate) struct LoadArgs {
     pub(crate) size: u16,
 
     /// Count a message as lost after this long
-    #[arg(long, value_name = "D", default_value = "2s", value_parser = duration)]
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = duration)]
     pub(crate) timeout: Duration,
 
     /// Resume: a full handshake on each thread's first connection, abbreviated ones from then on
@@ -145,7 +145,7 @@ pub(crate) struct LoadArgs {
     pub(crate) resume: bool,
 
     /// After its messages keep each connection open for this long, with one message a second
-    #[arg(long, value_name = "D", default_value = "0s", value_parser = duration_up_to_an_hour)]
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = duration_up_to_an_hour)]
     pub(crate) hold: Duration,
 
     /// How to print the report on standard output

@@ -37,7 +37,7 @@ pub(crate) fn client_config(
 ) -> Result<ClientConfig, SetupError> {
     let mut builder = builder(args)?
         .handshake_timeout(args.handshake_timeout)
-        .retransmission_timer(args.retransmit_after, args.retransmit_at_most)
+        .retransmission_timer(args.retransmit_initial, args.retransmit_max)
         .link_mtu(args.link_mtu)
         .suites(args.suites.into())
         .heartbeat(args.heartbeat || heartbeat)
@@ -73,7 +73,7 @@ fn culprit(error: &ConfigError) -> &'static str {
     };
     match *name {
         "the link MTU" => "--link-mtu",
-        "the retransmission timer" => "--retransmit-after and --retransmit-at-most",
+        "the retransmission timer" => "--retransmit-initial and --retransmit-max",
         "the PSK identity" => "--psk-identity",
         "an application protocol's name" => "--alpn",
         other => other,

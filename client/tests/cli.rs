@@ -72,18 +72,18 @@ fn wrong_usage_is_one_line_naming_the_argument_and_exit_code_2() {
             &["--alpn", "0 bytes long", "1 to 255"],
         ),
         (
-            &["connect", HOST, "--insecure", "--retransmit-after", "10ms"],
-            &["--retransmit-after", "10ms", "20 ms"],
-        ),
-        (
             &[
                 "connect",
                 HOST,
                 "--insecure",
-                "--retransmit-at-most",
-                "500ms",
+                "--retransmit-initial",
+                "10ms",
             ],
-            &["--retransmit-at-most", "1s to 500ms"],
+            &["--retransmit-initial", "10ms", "20 ms"],
+        ),
+        (
+            &["connect", HOST, "--insecure", "--retransmit-max", "500ms"],
+            &["--retransmit-max", "1s to 500ms"],
         ),
         (
             &["connect", HOST, "--probe-every", "0s"],

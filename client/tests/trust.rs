@@ -290,7 +290,7 @@ fn load_takes_the_same_flags() {
 fn a_retransmission_timer_of_a_tenth_repeats_ten_times_as_often() {
     let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     let target = silent.local_addr().unwrap().to_string();
-    let timers = ["--retransmit-after", "50ms", "--retransmit-at-most", "50ms"];
+    let timers = ["--retransmit-initial", "50ms", "--retransmit-max", "50ms"];
     let args = [
         "connect",
         &target,

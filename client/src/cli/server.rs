@@ -70,17 +70,17 @@ pub(crate) struct ServerArgs {
     pub(crate) heartbeat: bool,
 
     /// Give up a handshake after this long
-    #[arg(long, value_name = "D", default_value = "30s", value_parser = duration)]
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
     pub(crate) handshake_timeout: Duration,
 
     /// Send a flight of the handshake again after this long without an answer, then after twice as
     /// long each time; at least 20ms. Less than 1s suits networks that are known to be near
-    #[arg(long, value_name = "D", default_value = "1s", value_parser = duration)]
-    pub(crate) retransmit_after: Duration,
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = duration)]
+    pub(crate) retransmit_initial: Duration,
 
     /// The longest wait between two repetitions of a flight
-    #[arg(long, value_name = "D", default_value = "60s", value_parser = duration)]
-    pub(crate) retransmit_at_most: Duration,
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
+    pub(crate) retransmit_max: Duration,
 
     /// Build datagrams for links of this many bytes, IP header included, 576 to 16384
     #[arg(long, value_name = "N", default_value_t = 1500)]
