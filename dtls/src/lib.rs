@@ -71,6 +71,7 @@ pub use error::{
 pub use psk::PskKey;
 pub use session::{CertificateInfo, ExportError, HandshakeCost, HandshakeInfo, Session};
 pub use shell::connector::{DtlsConnector, Outgoing};
+pub use shell::icmp::is_icmp;
 pub use shell::listener::{DtlsListener, ListenerHandle};
 pub use shell::stream::{DtlsStream, Incoming, Recv};
 pub use shell::transport::StreamHandle;

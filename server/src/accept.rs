@@ -6,16 +6,13 @@ use std::io;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 use dtls::{AcceptError, Counter, DtlsListener};
 
-use crate::pool::{Pool, SubmitError};
+use crate::complaint::Complaint;
+use crate::pool::Pool;
 use crate::shutdown::Cause;
-
-/// A shortage is logged at most this often.
-const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Starts the thread. It ends when the listener is closed, or tells `causes` that it broke.
 ///
@@ -49,7 +46,7 @@ pub(crate) fn start(
 
 fn accept(listener: &mut DtlsListener, pool: &Arc<Pool>) -> Result<(), AcceptError> {
     let stats = listener.stats();
-    let mut complaint = Complaint::default();
+    let complaint = Complaint::new();
     loop {
         let incoming = match listener.accept() {
             Ok(incoming) => incoming,
@@ -60,32 +57,6 @@ fn accept(listener: &mut DtlsListener, pool: &Arc<Pool>) -> Result<(), AcceptErr
         if let Err(error) = pool.submit(incoming) {
             stats.count(Counter::HandoffsFailed);
             complaint.make(&error);
-        }
-    }
-}
-
-/// Logs a shortage now and then, with how often it was met.
-#[derive(Default)]
-struct Complaint {
-    last: Option<Instant>,
-    since: u64,
-}
-
-impl Complaint {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the listener's main loop; read only when a thread could not be had"
-    )]
-    fn make(&mut self, error: &SubmitError) {
-        self.since += 1;
-        let now = Instant::now();
-        if self
-            .last
-            .is_none_or(|last| now - last >= COMPLAINT_INTERVAL)
-        {
-            log::warn!("{error} ({} since the last such line)", self.since);
-            self.last = Some(now);
-            self.since = 0;
         }
     }
 }

@@ -52,7 +52,9 @@ Examples:
   dtls-server --listen '[::1]:4433' -v
       A first try: echoes, with a throw-away certificate. From another terminal:
       openssl s_client -dtls1_2 -connect '[::1]:4433'
-  dtls-server --listen '[::]:4433' --cert server.pem --key server.key --client-ca clients.pem
+  dtls-server --listen '[::]:5684' --cert server.pem --key server.key --client-ca clients.pem \
+              --service forward --backend 127.0.0.1:5683
+      In front of a plain CoAP server: each client has a UDP socket of its own towards the backend.
   dtls-server --listen '[::]:5684' --psk-file keys --suites iot
       Pre-shared keys alone, no certificate; a line of the file: sensor-17:6f1ed002ab5595859014ebf0951522d9
 

@@ -11,8 +11,10 @@ mod options;
 mod values;
 mod psk_file;
 mod listener;
+mod service;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use dtls::{ServerConfig, ServerConfigBuilder};
@@ -20,6 +22,7 @@ use dtls::{ServerConfig, ServerConfigBuilder};
 use crate::cli::{Args, Format};
 use crate::error::{ConfigError, Failure, StartError};
 use crate::service::Service;
+use crate::stats::Stats;
 use crate::{keylog, limits};
 
 pub(crate) use listener::Problem;
@@ -31,6 +34,8 @@ pub(crate) struct Config {
     pub(crate) listen: SocketAddr,
     pub(crate) dtls: ServerConfig,
     pub(crate) service: Service,
+    /// What the server counts beside the library.
+    pub(crate) stats: Arc<Stats>,
     pub(crate) max_connections: usize,
     pub(crate) drain_timeout: Duration,
     pub(crate) format: Format,
@@ -59,18 +64,20 @@ impl Config {
             }
             None => None,
         };
-        let ready = listener::ready(&options, key_log, adjust).map_err(|mistake| {
-            ConfigError::Listener {
-                place: place(mistake.key),
-                problem: mistake.problem,
-            }
-        })?;
-        let max_connections =
-            limits::max_connections(args.max_connections).map_err(StartError::Limit)?;
+        let blame = |mistake: listener::Mistake| ConfigError::Listener {
+            place: place(mistake.key),
+            problem: mistake.problem,
+        };
+        let stats = Arc::new(Stats::default());
+        let service = service::ready(&options, &stats).map_err(blame)?;
+        let ready = listener::ready(&options, key_log, adjust).map_err(blame)?;
+        let max_connections = limits::max_connections(args.max_connections, service.needs())
+            .map_err(StartError::Limit)?;
         Ok(Self {
             listen,
             dtls: ready.dtls,
-            service: options.service.unwrap_or(Service::Echo),
+            service,
+            stats,
             max_connections,
             drain_timeout: args.drain_timeout,
             format: args.format,

@@ -24,6 +24,8 @@ mod worker;
 mod service;
 mod shutdown;
 mod report;
+mod stats;
+mod complaint;
 mod error;
 
 use std::io::{self, Write as _};
@@ -61,7 +63,7 @@ pub fn run(
 fn serve(config: Config) -> Result<(), Failure> {
     let listener = DtlsListener::bind(config.listen, config.dtls).map_err(StartError::Bind)?;
     let (address, stats, handle) = (listener.local_addr(), listener.stats(), listener.handle());
-    let pool = Arc::new(Pool::new(config.max_connections, config.service));
+    let pool = Arc::new(Pool::new(config.max_connections, config.service.clone()));
     let (causes, cause) = crossbeam_channel::bounded(1);
     // Before the line that says the server is ready: from then on a signal must end it in order.
     shutdown::on_signals(causes.clone()).map_err(StartError::Signals)?;
@@ -82,7 +84,13 @@ fn serve(config: Config) -> Result<(), Failure> {
     let cause = cause.recv().unwrap_or(Cause::Signal);
     log::info!("{cause}; closing {} connections", pool.connections());
     let left = shutdown::drain(&handle, accepting, &pool, config.drain_timeout);
-    report::write(&mut io::stdout().lock(), &stats, config.format).map_err(Failure::Report)?;
+    report::write(
+        &mut io::stdout().lock(),
+        &stats,
+        &config.stats,
+        config.format,
+    )
+    .map_err(Failure::Report)?;
     match cause {
         Cause::ListenerFailed(source) => Err(Failure::Listener(source)),
         Cause::Signal if left > 0 => Err(Failure::Undrained {

@@ -5,6 +5,8 @@ use std::num::NonZeroUsize;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
+use crate::service::{Needs, port_range};
+
 /// Without a number asked for, not more than this.
 const DEFAULT_MAX: usize = 10_000;
 
@@ -12,7 +14,7 @@ const DEFAULT_MAX: usize = 10_000;
 /// address, key log, the libraries' own.
 const RESERVED_DESCRIPTORS: u64 = 128;
 
-/// A connection has one descriptor, and a second one until its handshake is complete. Descriptors
+/// A connection has one descriptor, its service perhaps more, and a second one until its handshake is complete. Descriptors
 /// are set aside for this many handshakes at once; beyond them a hand-off fails, is counted, and
 /// the client tries again.
 const HANDSHAKES_AT_ONCE: u64 = 1024;
@@ -26,10 +28,11 @@ pub(crate) enum LimitError {
     /// Too few descriptors.
     #[error(
         "--max-connections {asked} needs {needed} descriptors, the limit is {limit}; raise it \
-         (ulimit -Hn {needed}, or LimitNOFILE={needed} in a systemd unit) or ask for {} at most",
-        connections_within_descriptors(*limit)
+         (ulimit -Hn {needed}, or LimitNOFILE={needed} in a systemd unit) or ask for {most} at most"
     )]
     Descriptors {
+        /// How many connections the limit carries.
+        most: u64,
         /// Connections asked for.
         asked: usize,
         /// Descriptors they need.
@@ -51,6 +54,18 @@ pub(crate) enum LimitError {
         /// `vm.max_map_count`.
         limit: u64,
     },
+    /// Too few local ports.
+    #[error(
+        "--max-connections {asked} needs as many local ports towards the backend, the host has \
+         {limit}; widen the range (sysctl net.ipv4.ip_local_port_range=\"15000 65000\") or ask for \
+         {limit} at most"
+    )]
+    Ports {
+        /// Connections asked for.
+        asked: usize,
+        /// Ports of the host's range.
+        limit: u64,
+    },
     /// The limit cannot be asked for.
     #[error("cannot read or raise the limit on descriptors: {0}")]
     Unknown(io::Error),
@@ -60,51 +75,80 @@ pub(crate) enum LimitError {
 ///
 /// # Errors
 /// More were asked for than a limit carries.
-pub(crate) fn max_connections(asked: Option<NonZeroUsize>) -> Result<usize, LimitError> {
+pub(crate) fn max_connections(
+    asked: Option<NonZeroUsize>,
+    needs: Needs,
+) -> Result<usize, LimitError> {
     let descriptors = raise_descriptors().map_err(|errno| LimitError::Unknown(errno.into()))?;
-    decide(asked, descriptors, mappings())
+    let limits = Limits {
+        descriptors,
+        mappings: mappings(),
+        ports: port_range(),
+    };
+    decide(asked, limits, needs)
 }
 
-fn decide(
-    asked: Option<NonZeroUsize>,
+/// What the system gives.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
     descriptors: u64,
     mappings: u64,
-) -> Result<usize, LimitError> {
+    ports: u64,
+}
+
+fn decide(asked: Option<NonZeroUsize>, limits: Limits, needs: Needs) -> Result<usize, LimitError> {
+    let each = 1 + needs.descriptors;
+    let ports = if needs.local_ports {
+        limits.ports
+    } else {
+        u64::MAX
+    };
+    let most = connections_within_descriptors(limits.descriptors, each);
     let Some(asked) = asked.map(NonZeroUsize::get) else {
-        let carried =
-            connections_within_descriptors(descriptors).min(connections_within_mappings(mappings));
+        let carried = most
+            .min(connections_within_mappings(limits.mappings))
+            .min(ports);
         return Ok(usize::try_from(carried)
             .unwrap_or(DEFAULT_MAX)
             .clamp(1, DEFAULT_MAX));
     };
     let wanted = u64::try_from(asked).unwrap_or(u64::MAX);
     let needed = wanted
+        .saturating_mul(each)
         .saturating_add(wanted.min(HANDSHAKES_AT_ONCE))
         .saturating_add(RESERVED_DESCRIPTORS);
-    if needed > descriptors {
+    if needed > limits.descriptors {
         return Err(LimitError::Descriptors {
+            most,
             asked,
             needed,
-            limit: descriptors,
+            limit: limits.descriptors,
         });
     }
     let needed = wanted.saturating_mul(2).saturating_add(RESERVED_MAPPINGS);
-    if needed > mappings {
+    if needed > limits.mappings {
         return Err(LimitError::Mappings {
             asked,
             needed,
-            limit: mappings,
+            limit: limits.mappings,
+        });
+    }
+    if wanted > ports {
+        return Err(LimitError::Ports {
+            asked,
+            limit: ports,
         });
     }
     Ok(asked)
 }
 
-fn connections_within_descriptors(limit: u64) -> u64 {
+/// How many connections with `each` descriptors, and one more in their handshake, a limit carries.
+fn connections_within_descriptors(limit: u64, each: u64) -> u64 {
     let usable = limit.saturating_sub(RESERVED_DESCRIPTORS);
-    if usable >= 2 * HANDSHAKES_AT_ONCE {
-        usable - HANDSHAKES_AT_ONCE
+    if usable >= (each + 1) * HANDSHAKES_AT_ONCE {
+        (usable - HANDSHAKES_AT_ONCE) / each
     } else {
-        usable / 2
+        usable / (each + 1)
     }
 }
 
@@ -137,28 +181,65 @@ mod tests {
         NonZeroUsize::new(n)
     }
 
+    fn limits(descriptors: u64, mappings: u64) -> Limits {
+        Limits {
+            descriptors,
+            mappings,
+            ports: 28_232,
+        }
+    }
+
+    const ECHO: Needs = Needs {
+        descriptors: 0,
+        local_ports: false,
+    };
+
+    const FORWARD: Needs = Needs {
+        descriptors: 1,
+        local_ports: true,
+    };
+
     #[test]
     fn the_default_is_what_the_limits_carry_and_at_most_10000() {
-        assert_eq!(decide(None, 1 << 20, 1 << 20).unwrap(), 10_000);
-        assert_eq!(decide(None, 1024, 1 << 20).unwrap(), 448);
-        assert_eq!(decide(None, 1 << 20, 4096).unwrap(), 1536);
-        assert_eq!(decide(None, 0, 0).unwrap(), 1);
+        let most = |descriptors, mappings, needs| {
+            decide(None, limits(descriptors, mappings), needs).unwrap()
+        };
+        assert_eq!(most(1 << 20, 1 << 20, ECHO), 10_000);
+        assert_eq!(most(1024, 1 << 20, ECHO), 448);
+        assert_eq!(most(1024, 1 << 20, FORWARD), 298);
+        assert_eq!(most(1 << 20, 4096, ECHO), 1536);
+        assert_eq!(most(0, 0, ECHO), 1);
     }
 
     #[test]
     fn each_default_is_accepted_when_asked_for_and_one_more_is_not() {
-        for limit in [256, 1024, 2176, 4096, 9000] {
-            let most = decide(None, limit, u64::MAX).unwrap();
-            assert_eq!(decide(asked(most), limit, u64::MAX).unwrap(), most);
-            let refused = decide(asked(most + 1), limit, u64::MAX).unwrap_err();
-            assert!(
-                refused.to_string().contains(&format!("{most} at most")),
-                "{refused}"
-            );
+        for needs in [ECHO, FORWARD] {
+            for limit in [256, 1024, 2176, 3200, 4096, 9000] {
+                let limits = limits(limit, u64::MAX);
+                let most = decide(None, limits, needs).unwrap();
+                assert_eq!(decide(asked(most), limits, needs).unwrap(), most);
+                let refused = decide(asked(most + 1), limits, needs).unwrap_err();
+                assert!(
+                    refused.to_string().contains(&format!("{most} at most")),
+                    "{refused}"
+                );
+            }
         }
         assert!(matches!(
-            decide(asked(513), u64::MAX, 2049),
+            decide(asked(513), limits(u64::MAX, 2049), ECHO),
             Err(LimitError::Mappings { .. })
         ));
+    }
+
+    #[test]
+    fn a_forward_has_no_more_connections_than_the_host_has_local_ports() {
+        let few = Limits {
+            ports: 500,
+            ..limits(u64::MAX, u64::MAX)
+        };
+        assert_eq!(decide(None, few, FORWARD).unwrap(), 500);
+        let refused = decide(asked(501), few, FORWARD).unwrap_err();
+        assert!(refused.to_string().contains("500 at most"), "{refused}");
+        assert_eq!(decide(asked(501), few, ECHO).unwrap(), 501);
     }
 }

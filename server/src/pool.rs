@@ -163,7 +163,7 @@ impl Pool {
         let _entry = Entry { pool: self, id };
         let mut next = Some(first);
         while let Some(incoming) = next {
-            worker::serve(incoming, self.service, |handle| self.enlist(id, handle));
+            worker::serve(incoming, &self.service, |handle| self.enlist(id, handle));
             next = self.next_job(id);
         }
     }

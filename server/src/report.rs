@@ -2,20 +2,26 @@
 
 use std::io::{self, Write};
 
-use dtls::Stats;
+use dtls::Stats as DtlsStats;
 use serde::{Serialize, Serializer};
 
 use crate::cli::Format;
+use crate::stats::Stats;
 
 /// Prints the counters.
 ///
 /// # Errors
 /// Nobody reads them.
-pub(crate) fn write(out: &mut impl Write, stats: &Stats, format: Format) -> io::Result<()> {
+pub(crate) fn write(
+    out: &mut impl Write,
+    dtls: &DtlsStats,
+    server: &Stats,
+    format: Format,
+) -> io::Result<()> {
+    let counters = Counters { dtls, server };
     match format {
-        Format::Text => write_text(out, stats)?,
+        Format::Text => write_text(out, counters)?,
         Format::Json => {
-            let counters = Counters(stats);
             serde_json::to_writer(&mut *out, &Report { counters })?;
             writeln!(out)?;
         }
@@ -24,12 +30,8 @@ pub(crate) fn write(out: &mut impl Write, stats: &Stats, format: Format) -> io::
 }
 
 /// An aligned table of what is not zero.
-fn write_text(out: &mut impl Write, stats: &Stats) -> io::Result<()> {
-    let rows: Vec<(&str, u64)> = stats
-        .iter()
-        .filter(|&(_, value)| value > 0)
-        .map(|(counter, value)| (counter.name(), value))
-        .collect();
+fn write_text(out: &mut impl Write, counters: Counters<'_>) -> io::Result<()> {
+    let rows: Vec<(&str, u64)> = counters.iter().filter(|&(_, value)| value > 0).collect();
     if rows.is_empty() {
         return writeln!(out, "nothing was received");
     }
@@ -50,16 +52,30 @@ struct Report<'a> {
     counters: Counters<'a>,
 }
 
-/// A map from name to value, in declaration order.
-struct Counters<'a>(&'a Stats);
+/// A map from name to value, in declaration order: the library's counters, then the server's.
+#[derive(Clone, Copy)]
+struct Counters<'a> {
+    dtls: &'a DtlsStats,
+    server: &'a Stats,
+}
+
+impl<'a> Counters<'a> {
+    fn iter(self) -> impl Iterator<Item = (&'static str, u64)> + 'a {
+        let dtls = self
+            .dtls
+            .iter()
+            .map(|(counter, value)| (counter.name(), value));
+        let server = self
+            .server
+            .iter()
+            .map(|(counter, value)| (counter.name(), value));
+        dtls.chain(server)
+    }
+}
 
 impl Serialize for Counters<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(
-            self.0
-                .iter()
-                .map(|(counter, value)| (counter.name(), value)),
-        )
+        serializer.collect_map(self.iter())
     }
 }
 
@@ -69,15 +85,15 @@ mod tests {
 
     use super::*;
 
-    fn printed(stats: &Stats, format: Format) -> String {
+    fn printed(stats: &DtlsStats, format: Format) -> String {
         let mut out = Vec::new();
-        write(&mut out, stats, format).unwrap();
+        write(&mut out, stats, &Stats::default(), format).unwrap();
         String::from_utf8(out).unwrap()
     }
 
     #[test]
     fn text_aligns_what_is_not_zero() {
-        let stats = Stats::default();
+        let stats = DtlsStats::default();
         assert_eq!(printed(&stats, Format::Text), "nothing was received\n");
         stats.count(Counter::IdleTimeouts);
         stats.add(Counter::DatagramsReceived, 1234);
@@ -89,13 +105,15 @@ mod tests {
 
     #[test]
     fn json_is_one_object_with_every_counter() {
-        let stats = Stats::default();
+        let stats = DtlsStats::default();
         stats.add(Counter::HellosRefused, 7);
         let text = printed(&stats, Format::Json);
         assert_eq!(text.lines().count(), 1);
         let value: serde_json::Value = serde_json::from_str(&text).unwrap();
         let counters = value["counters"].as_object().unwrap();
-        assert_eq!(counters.len(), stats.iter().count());
+        // Also: no name stands for two.
+        let count = stats.iter().count() + Stats::default().iter().count();
+        assert_eq!(counters.len(), count);
         assert_eq!(counters["hellos_refused"], 7);
         assert_eq!(counters["datagrams_sent"], 0);
     }

@@ -1,50 +1,96 @@
-//! What the server does with the clients' datagrams: the classic small services of the Internet.
-//! Worker thread.
+//! What the server does with the clients' datagrams: passes them on to a plain UDP service, or plays
+//! one of the classic small services of the Internet. Worker thread.
 //!
 //! Path: stream → service → stream.
 
 mod echo;
 mod discard;
 mod chargen;
+mod forward;
 
 use std::fmt;
+use std::io;
+use std::sync::Arc;
 
 use clap::ValueEnum;
 use dtls::{DtlsStream, Recv, RecvError, SendError};
 
-/// The services.
+use forward::ConnectError;
+pub(crate) use forward::{Backend, Forward, IdleCounts, ProxyProtocol, port_range};
+
+/// The services, as they are typed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Service {
+pub(crate) enum ServiceName {
     /// Send every datagram back (RFC 862)
     Echo,
     /// Read and forget (RFC 863)
     Discard,
     /// Answer every datagram with up to 512 characters (RFC 864)
     Chargen,
+    /// Pass every datagram on to a plain UDP service, see --backend, and its answers back
+    Forward,
+}
+
+/// A service, ready for connections.
+#[derive(Debug, Clone)]
+pub(crate) enum Service {
+    /// RFC 862.
+    Echo,
+    /// RFC 863.
+    Discard,
+    /// RFC 864.
+    Chargen,
+    /// A plain UDP service behind this server.
+    Forward(Arc<Forward>),
 }
 
 impl fmt::Display for Service {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Echo => "echo",
-            Self::Discard => "discard",
-            Self::Chargen => "chargen",
-        })
+        match self {
+            Self::Echo => f.write_str("echo"),
+            Self::Discard => f.write_str("discard"),
+            Self::Chargen => f.write_str("chargen"),
+            Self::Forward(forward) => write!(f, "forward to {}", forward.backend()),
+        }
     }
 }
 
 impl Service {
+    /// What each connection takes of the system beside its own socket.
+    pub(crate) fn needs(&self) -> Needs {
+        match self {
+            Self::Echo | Self::Discard | Self::Chargen => Needs {
+                descriptors: 0,
+                local_ports: false,
+            },
+            Self::Forward(_) => Needs {
+                descriptors: 1,
+                local_ports: true,
+            },
+        }
+    }
+
     /// Serves an established connection to its end; closing it is the caller's.
     ///
     /// # Errors
     /// The connection ended out of order.
-    pub(crate) fn serve(self, stream: &mut DtlsStream) -> Result<Ending, ServiceError> {
+    pub(crate) fn serve(&self, stream: &mut DtlsStream) -> Result<Ending, ServiceError> {
         match self {
             Self::Echo => echo::serve(stream),
             Self::Discard => discard::serve(stream),
             Self::Chargen => chargen::serve(stream),
+            Self::Forward(forward) => forward.serve(stream),
         }
     }
+}
+
+/// What a service takes of the system for each connection, beside the connection's own socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Needs {
+    /// Descriptors.
+    pub(crate) descriptors: u64,
+    /// Whether a local port out of the host's range.
+    pub(crate) local_ports: bool,
 }
 
 /// How a connection ended in order.
@@ -80,6 +126,15 @@ pub(crate) enum ServiceError {
     /// Nothing more goes out.
     #[error(transparent)]
     Send(#[from] SendError),
+    /// The service cannot reach what is behind it.
+    #[error("serve: {0}")]
+    Connect(#[from] ConnectError),
+    /// The socket towards the backend is broken.
+    #[error("receive from the backend: {0}")]
+    Backend(io::Error),
+    /// Waiting is not possible.
+    #[error("wait for datagrams: {0}")]
+    Wait(io::Error),
 }
 
 /// Hands every datagram to `act` until the connection ends.

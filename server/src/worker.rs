@@ -11,7 +11,7 @@ use crate::service::Service;
 /// Serves one connection. `enlist` makes it stoppable.
 pub(crate) fn serve<'a>(
     incoming: Incoming,
-    service: Service,
+    service: &Service,
     enlist: impl FnOnce(StreamHandle) -> Enlisted<'a>,
 ) {
     let peer = incoming.peer_addr();

@@ -9,7 +9,8 @@ mod common;
 use std::thread;
 use std::time::Duration;
 
-use common::{Pki, Server, now, receive, wait_until};
+use common::backend::Backend;
+use common::{Finished, Pki, Server, now, receive, wait_until};
 use dtls::{DtlsConnector, DtlsStream};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
@@ -21,14 +22,31 @@ const ROUND: Duration = Duration::from_secs(1);
 
 #[test]
 fn a_thousand_connections_lose_nothing_and_all_are_closed_in_order() {
+    let finished = serve_a_thousand(&[], 1, CONNECTIONS);
+    assert_eq!(finished.counter("datagrams_to_backend"), 0);
+}
+
+#[test]
+fn a_thousand_forwarded_connections_lose_nothing_and_all_are_closed_in_order() {
+    let backend = Backend::new().echo();
+    let address = backend.address.to_string();
+    // A descriptor towards the client and one towards the backend. The backend has one socket, whose
+    // queue takes some 270 datagrams however small.
+    let finished = serve_a_thousand(&["--service", "forward", "--backend", &address], 2, 200);
+    let each = u64::try_from(CONNECTIONS * ROUNDS).unwrap();
+    assert_eq!(finished.counter("datagrams_to_backend"), each);
+    assert_eq!(finished.counter("datagrams_from_backend"), each);
+}
+
+fn serve_a_thousand(arguments: &[&str], descriptors: usize, at_once: usize) -> Finished {
     // The clients' sockets are this process's.
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     setrlimit(Resource::RLIMIT_NOFILE, most, most).unwrap();
     let pki = Pki::new();
-    let server = pki.serve(&["--max-connections", "1000"]);
+    let server = pki.serve(&[&["--max-connections", "1000"], arguments].concat());
     let resources = |server: &Server| (server.threads().len(), server.descriptors());
     let quiet = resources(&server);
-    let held = (quiet.0 + CONNECTIONS, quiet.1 + CONNECTIONS);
+    let held = (quiet.0 + CONNECTIONS, quiet.1 + descriptors * CONNECTIONS);
 
     let connector = DtlsConnector::new(pki.client().build().unwrap());
     let mut clients: Vec<Vec<DtlsStream>> = thread::scope(|scope| {
@@ -56,7 +74,9 @@ fn a_thousand_connections_lose_nothing_and_all_are_closed_in_order() {
 
     thread::scope(|scope| {
         for streams in &mut clients {
-            scope.spawn(move || (0..ROUNDS).for_each(|round| echo_all(streams, round)));
+            scope.spawn(move || {
+                (0..ROUNDS).for_each(|round| echo_all(streams, round, at_once / CLIENT_THREADS))
+            });
         }
     });
     assert_eq!(resources(&server), held, "all are still there");
@@ -77,17 +97,20 @@ fn a_thousand_connections_lose_nothing_and_all_are_closed_in_order() {
     assert_eq!(finished.counter("strays_dropped"), 0);
     assert_eq!(finished.counter("datagrams_unsent"), 0);
     assert_eq!(finished.counter("hellos_refused"), 0);
+    finished
 }
 
-/// One datagram to each and back, then the rest of the second.
-fn echo_all(streams: &mut [DtlsStream], round: usize) {
+/// One datagram to each and back, `at_once` under way, then the rest of the second.
+fn echo_all(streams: &mut [DtlsStream], round: usize, at_once: usize) {
     let end = now() + ROUND;
-    let text = |n| format!("{round} {n}").into_bytes();
-    for (n, stream) in streams.iter_mut().enumerate() {
-        stream.send(&text(n)).unwrap();
-    }
-    for (n, stream) in streams.iter_mut().enumerate() {
-        assert_eq!(receive(stream), Some(text(n)));
+    let text = |group, n| format!("{round} {group} {n}").into_bytes();
+    for (group, streams) in streams.chunks_mut(at_once).enumerate() {
+        for (n, stream) in streams.iter_mut().enumerate() {
+            stream.send(&text(group, n)).unwrap();
+        }
+        for (n, stream) in streams.iter_mut().enumerate() {
+            assert_eq!(receive(stream), Some(text(group, n)));
+        }
     }
     while let Some(left) = end.checked_duration_since(now()) {
         thread::park_timeout(left);

@@ -6,12 +6,14 @@
 
 use std::io;
 
-/// Whether the kernel reports an ICMP error, and nothing about this host or call.
+/// Whether a socket's error is an ICMP message that the kernel reports, and nothing about this host or
+/// call.
 ///
 /// `icmp(7)` and net/ipv4/icmp.c `icmp_err_convert`: unreachable host, network, port and protocol;
 /// parameter problem is EPROTO; ICMPv6 1/1, 1/5 and 1/6 are EACCES; too big is EMSGSIZE.
 /// ECONNRESET is what other systems report for an unreachable port.
-pub(crate) fn is_icmp(error: &io::Error) -> bool {
+#[must_use]
+pub fn is_icmp(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
         Some(

@@ -297,6 +297,33 @@ impl DtlsStream {
         self.recv_timeout = timeout;
     }
 
+    /// Waits until [`Self::recv`] may have something to say or `other` is readable; says whether
+    /// `other` is. For a thread that passes on what two descriptors bring.
+    ///
+    /// Data may lie in the stream already: receive with a zero timeout until [`Recv::TimedOut`]
+    /// before waiting, and again afterwards, whatever the answer. Timeouts are kept meanwhile, but
+    /// for that of [`Self::set_recv_timeout`].
+    ///
+    /// # Errors
+    /// The kernel has no memory; an interruption is not an error.
+    pub fn wait_beside(&mut self, other: BorrowedFd<'_>) -> io::Result<bool> {
+        let now = clock();
+        let held = (!self.held).then(|| now + HELD_AFTER);
+        let due = self.connection.deadline();
+        let (ready, other_ready) = self.transport.poll(other, earliest([held, due, None]))?;
+        if !ready && !other_ready && held.is_some_and(|held| held <= clock()) {
+            self.held = true;
+            sys::ssl::thread_stop();
+        }
+        Ok(other_ready)
+    }
+
+    /// Starts the idle timeout anew, as if the peer had been heard. For a caller who counts what
+    /// goes to the peer as a sign of life too.
+    pub fn restart_idle(&mut self) {
+        self.connection.restart_idle(clock());
+    }
+
     /// The largest `data` for [`Self::send`], in bytes.
     #[must_use]
     pub fn max_payload(&self) -> usize {

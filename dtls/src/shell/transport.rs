@@ -12,6 +12,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sys::time::TimeSpec;
 use socket2::SockRef;
 
 use crate::config::{Safeguard, Settings};
@@ -204,6 +206,27 @@ impl Transport {
             if time_left(deadline).is_some_and(|left| left.is_zero()) {
                 return Ok(Arrival::TimedOut);
             }
+        }
+    }
+
+    /// Waits until something can be received here or from `other`, or for `deadline`; says for which
+    /// of the two.
+    ///
+    /// # Errors
+    /// The kernel has no memory; an interruption is not an error.
+    pub(crate) fn poll(
+        &self,
+        other: BorrowedFd<'_>,
+        deadline: Option<Instant>,
+    ) -> io::Result<(bool, bool)> {
+        let readable = |descriptor| PollFd::new(descriptor, PollFlags::POLLIN);
+        let mut descriptors = [readable(self.as_fd()), readable(other)];
+        let left = time_left(deadline).map(TimeSpec::from_duration);
+        match ppoll(&mut descriptors, left, None) {
+            // An error that waits to be fetched counts as readable.
+            Ok(_) => Ok(descriptors.map(|found| found.any() != Some(false)).into()),
+            Err(nix::Error::EINTR) => Ok((false, false)),
+            Err(error) => Err(error.into()),
         }
     }
 

@@ -1,6 +1,7 @@
 //! A listener's options made its configuration: every file is read, every value checked. Main
 //! thread.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -85,13 +86,27 @@ pub(crate) enum Problem {
     /// A hint for nobody.
     #[error("a hint helps to choose among pre-shared keys; add --psk-file, or leave it out")]
     HintWithoutPsk,
+    /// Forward to where?
+    #[error("forward needs --backend HOST:PORT, the plain UDP service behind it")]
+    NoBackend,
+    /// A backend that nobody asks.
+    #[error("it has no effect without --service forward; add that, or leave it out")]
+    NotForward,
+    /// The backend has no address.
+    #[error("cannot look up {name}: {source}; give HOST:PORT, such as 127.0.0.1:5683")]
+    Backend {
+        /// As it was typed.
+        name: String,
+        /// The system's reason.
+        source: io::Error,
+    },
     /// No throw-away certificate.
     #[error("failed to make a throw-away certificate: {0}; give one with --cert and --key")]
     Throwaway(rcgen::Error),
 }
 
 impl Problem {
-    fn of(self, key: &'static str) -> Mistake {
+    pub(super) fn of(self, key: &'static str) -> Mistake {
         Mistake { key, problem: self }
     }
 }

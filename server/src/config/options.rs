@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use dtls::Fingerprint;
 
 use super::values::{ClientAuth, NamedIdentity, PortSharing, Suites, Time, TimeOrNone};
-use crate::service::Service;
+use crate::service::{IdleCounts, ProxyProtocol, ServiceName};
 
 /// What may be said of a listener.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -17,7 +17,20 @@ pub(crate) struct ListenerOptions {
 
     /// What to do with the clients' datagrams [default: echo]
     #[arg(long, value_enum)]
-    pub(crate) service: Option<Service>,
+    pub(crate) service: Option<ServiceName>,
+
+    /// The plain UDP service behind --service forward; a name is looked up again as clients come
+    #[arg(long, value_name = "HOST:PORT", help_heading = "Forwarding")]
+    pub(crate) backend: Option<String>,
+
+    /// Which datagrams to the backend begin with a PROXY protocol header (version 2), which says who
+    /// the client is [default: none]
+    #[arg(long, value_enum, value_name = "WHICH", help_heading = "Forwarding")]
+    pub(crate) proxy_protocol: Option<ProxyProtocol>,
+
+    /// Whose datagrams keep a connection from being idle [default: both]
+    #[arg(long, value_enum, value_name = "WHOSE", help_heading = "Forwarding")]
+    pub(crate) idle_counts: Option<IdleCounts>,
 
     /// Certificate chain in PEM form, the server's own first; without it, and without --psk-file,
     /// a throw-away certificate is made and its fingerprint printed

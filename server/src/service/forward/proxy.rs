@@ -1,0 +1,120 @@
+//! The PROXY protocol's header, version 2, which tells the backend who the client is
+//! (<https://www.haproxy.org/download/3.2/doc/proxy-protocol.txt>, section 2.2). Worker thread.
+
+use std::net::SocketAddr;
+
+use clap::ValueEnum;
+use proxy_header::{ProxiedAddress, ProxyHeader};
+
+/// Which datagrams to the backend begin with a header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ProxyProtocol {
+    /// None
+    None,
+    /// The first of each connection, and the first after the backend's port was found closed
+    First,
+    /// Every one
+    Every,
+}
+
+/// One connection's header, and whether the next datagram needs it.
+#[derive(Debug)]
+pub(super) struct Header {
+    when: ProxyProtocol,
+    bytes: Vec<u8>,
+    due: bool,
+}
+
+impl Header {
+    /// The header of a connection of `client` to our `server`.
+    pub(super) fn new(when: ProxyProtocol, client: SocketAddr, server: SocketAddr) -> Self {
+        let mut bytes = Vec::new();
+        if when != ProxyProtocol::None {
+            let header = ProxyHeader::with_address(ProxiedAddress::datagram(client, server));
+            header
+                .encode_v2(&mut bytes)
+                .expect("both ends of a connection have one address family");
+        }
+        Self {
+            when,
+            bytes,
+            due: when != ProxyProtocol::None,
+        }
+    }
+
+    /// A buffer for a datagram of `longest` bytes and one more, with the header before it.
+    pub(super) fn buffer(&self, longest: usize) -> Vec<u8> {
+        let mut buffer = vec![0; self.room() + longest + 1];
+        buffer[..self.room()].copy_from_slice(&self.bytes);
+        buffer
+    }
+
+    /// Where the datagram begins in the buffer.
+    pub(super) fn room(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Where the next datagram to the backend begins in the buffer, with or without header.
+    pub(super) fn start(&self) -> usize {
+        if self.due { 0 } else { self.room() }
+    }
+
+    /// The header has been sent.
+    pub(super) fn sent(&mut self) {
+        self.due = self.when == ProxyProtocol::Every;
+    }
+
+    /// The backend cannot know the header any more.
+    pub(super) fn forgotten(&mut self) {
+        self.due = self.when != ProxyProtocol::None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header(when: ProxyProtocol, client: &str, server: &str) -> Header {
+        Header::new(when, client.parse().unwrap(), server.parse().unwrap())
+    }
+
+    #[test]
+    fn a_header_is_the_one_of_the_specification_for_both_families() {
+        let signature = b"\r\n\r\n\0\r\nQUIT\n";
+        let v4 = header(ProxyProtocol::First, "192.0.2.7:40000", "198.51.100.1:5684");
+        // Version 2, command PROXY; AF_INET, DGRAM; 12 bytes.
+        let mut expected = signature.to_vec();
+        expected.extend([0x21, 0x12, 0, 12]);
+        expected.extend([192, 0, 2, 7, 198, 51, 100, 1]);
+        expected.extend([0x9c, 0x40, 0x16, 0x34]);
+        assert_eq!(v4.bytes, expected);
+
+        let v6 = header(ProxyProtocol::First, "[2001:db8::7]:1", "[2001:db8::1]:2");
+        let mut expected = signature.to_vec();
+        expected.extend([0x21, 0x22, 0, 36]);
+        for last in [7, 1] {
+            expected.extend([0x20, 1, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, last]);
+        }
+        expected.extend([0, 1, 0, 2]);
+        assert_eq!(v6.bytes, expected);
+    }
+
+    #[test]
+    fn first_is_the_first_datagram_and_the_first_after_the_backend_was_away() {
+        let mut first = header(ProxyProtocol::First, "192.0.2.7:1", "192.0.2.1:2");
+        assert_eq!((first.start(), first.room()), (0, 28));
+        first.sent();
+        assert_eq!(first.start(), 28);
+        first.forgotten();
+        assert_eq!(first.start(), 0);
+
+        let mut every = header(ProxyProtocol::Every, "[::1]:1", "[::1]:2");
+        assert_eq!((every.start(), every.room()), (0, 52));
+        every.sent();
+        assert_eq!(every.start(), 0);
+
+        let mut none = header(ProxyProtocol::None, "[::1]:1", "[::1]:2");
+        none.forgotten();
+        assert_eq!((none.start(), none.room()), (0, 0));
+    }
+}
