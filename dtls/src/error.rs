@@ -201,7 +201,7 @@ pub enum SendError {
     TooLong {
         /// What was given.
         length: usize,
-        /// [`DtlsStream::max_payload`](crate::DtlsStream::max_payload).
+        /// [`DtlsStream::max_payload`](crate::DtlsStream::max_payload) at that moment.
         limit: usize,
     },
     /// OpenSSL ended the connection.

@@ -56,6 +56,8 @@ pub enum Counter {
     StraysToWorker,
     /// Strays dropped: the inbox was full or its connection already beyond needing them.
     StraysDropped,
+    /// Datagrams longer than the interface takes. They leave in fragments, later ones are shorter.
+    LinkMtuLowered,
     /// ICMP errors reported by a receive; ignored.
     IcmpOnReceive,
     /// ICMP errors reported by a send; the datagram was sent again.

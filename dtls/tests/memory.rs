@@ -381,3 +381,35 @@ fn flights_lost_again_and_again_shrink_to_1280_and_576_and_data_does_not() {
     let payload = pair.server().max_payload();
     assert!((1300..1372).contains(&payload), "{payload}");
 }
+
+#[test]
+fn a_link_that_turns_out_narrower_shrinks_the_next_flight_and_the_payload_for_good() {
+    let mut pair = Pair::with(Profile::SERVER_LONG_CHAIN);
+    let longest = |flight: &[Vec<u8>]| flight.iter().map(Vec::len).max().unwrap() + 28;
+    let flight_4 = pair.up_to_flight_4();
+    assert!(longest(&flight_4) > 1400);
+    pair.server().limit_link_mtu(1300);
+    let again = expire(pair.server());
+    assert!(
+        (1260..=1300).contains(&longest(&again)),
+        "{}",
+        longest(&again)
+    );
+    pair.finish_from(&again);
+    pair.assert_data_both_ways();
+    let payload = pair.server().max_payload();
+    assert!((1200..1272).contains(&payload), "{payload}");
+    assert!(
+        pair.client.max_payload() > 1400,
+        "the client's link is its own"
+    );
+    pair.server().limit_link_mtu(1400);
+    assert_eq!(pair.server().max_payload(), payload, "only ever narrower");
+    pair.server().limit_link_mtu(600);
+    let narrow = pair.server().max_payload();
+    assert!((500..572).contains(&narrow), "{narrow}");
+    assert!(pair.server().write(&vec![0; narrow + 1]).is_err());
+    pair.server().write(&vec![0; narrow]).unwrap();
+    let sent = drain(pair.server());
+    assert!(longest(&sent) <= 600, "{}", longest(&sent));
+}

@@ -75,6 +75,10 @@ pub struct Connection {
     /// Since the end of the handshake OpenSSL has not said yet that it has nothing more:
     /// `SSL_has_pending` overlooks records that came before their epoch.
     draining: bool,
+    /// What the configuration and the interface allow.
+    link_mtu: u16,
+    /// Bytes of a datagram at present: less than the link takes while flights are lost.
+    mtu: u16,
     max_payload: usize,
     /// A server's watch for a client that starts over.
     reconnect: Option<Box<Reconnect>>,
@@ -93,6 +97,10 @@ struct Dial {
     name: String,
     session: Option<Session>,
 }
+
+/// IPv4 and UDP headers; IPv6 and UDP headers.
+pub(crate) const HEADERS_V4: u16 = 20 + 8;
+pub(crate) const HEADERS_V6: u16 = 40 + 8;
 
 /// After a plaintext alert the handshake may go on for this long. A real alert means that the peer is
 /// gone, so waiting is idle; a forged one must not end a handshake. A server allows for clients that
@@ -180,6 +188,8 @@ impl Connection {
             received_at: now,
             unread: false,
             draining: false,
+            link_mtu: settings.link_mtu,
+            mtu: u16::MAX,
             max_payload: 0,
             reconnect: None,
             successor: None,
@@ -190,7 +200,7 @@ impl Connection {
         connection.timers.set_idle(settings.idle_timeout);
         let ssl = sys::ssl::ssl_mut(&mut connection.stream);
         sys::ssl::set_timer(ssl, settings.retransmission)?;
-        let mtu = connection.datagram_mtu(settings.link_mtu);
+        let mtu = connection.datagram_mtu(connection.link_mtu);
         connection.set_datagram_mtu(mtu)?;
         Ok(connection)
     }
@@ -253,6 +263,7 @@ impl Connection {
         let mut replaced = false;
         if reconnect.concerns(datagram) {
             reconnect.receive(datagram, now);
+            reconnect.limit_link_mtu(self.link_mtu);
             if self.took.is_none() {
                 if let Some(candidate) = reconnect.take_candidate() {
                     *self = *candidate;

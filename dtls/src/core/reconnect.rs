@@ -100,6 +100,13 @@ impl Reconnect {
         }
     }
 
+    /// Has the candidate build shorter datagrams, see [`Connection::limit_link_mtu`].
+    pub(crate) fn limit_link_mtu(&mut self, link_mtu: u16) {
+        if let Some(candidate) = &mut self.candidate {
+            candidate.connection.limit_link_mtu(link_mtu);
+        }
+    }
+
     /// The candidate, whose handshake goes on as the live connection's.
     pub(crate) fn take_candidate(&mut self) -> Option<Box<Connection>> {
         let candidate = self.candidate.take()?;

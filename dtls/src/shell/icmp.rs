@@ -32,6 +32,11 @@ pub fn is_icmp(error: &io::Error) -> bool {
     )
 }
 
+/// Whether a datagram was too long, as the interface says it or a message of ICMP's.
+pub(crate) fn is_too_long(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::EMSGSIZE)
+}
+
 /// Whether a receive should simply be repeated or waited for.
 pub(crate) fn is_interrupted(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::Interrupted

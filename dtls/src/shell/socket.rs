@@ -19,8 +19,10 @@ use nix::sys::socket::{
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::config::PortSharing;
+use crate::core::connection::{HEADERS_V4, HEADERS_V6};
 use crate::error::BindError;
 use crate::sys;
+use crate::sys::udp::TooLong;
 
 /// A datagram's addresses, in the sockets' family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -49,7 +51,7 @@ impl ListeningSocket {
         let family = in_family(address);
         // A second server of the same user would silently take half of the datagrams: ask for the
         // port alone before sharing it.
-        let alone = new_socket(family).map_err(at("socket"))?;
+        let alone = new_socket(family, TooLong::Fragmented).map_err(at("socket"))?;
         alone
             .bind(&family.into())
             .map_err(|source| match source.kind() {
@@ -86,7 +88,7 @@ impl ListeningSocket {
 
     /// Binds one more listening socket of the same group.
     pub(crate) fn bind_shared(local: SocketAddr, sharing: PortSharing) -> io::Result<Self> {
-        let socket = new_socket(local)?;
+        let socket = new_socket(local, TooLong::Fragmented)?;
         share(&socket, sharing)?;
         if local.ip().is_unspecified() || local.ip().to_canonical().is_unspecified() {
             report_destination(&socket)?;
@@ -212,7 +214,7 @@ impl AsFd for ListeningSocket {
 
 /// A server's socket for one peer: bound to the listening address, connected to the peer.
 pub(crate) fn connected(tuple: FourTuple, sharing: PortSharing) -> io::Result<UdpSocket> {
-    let socket = new_socket(tuple.peer)?;
+    let socket = new_socket(tuple.peer, TooLong::Refused)?;
     share(&socket, sharing)?;
     socket.bind(&tuple.local.into())?;
     socket.connect(&tuple.peer.into())?;
@@ -222,12 +224,36 @@ pub(crate) fn connected(tuple: FourTuple, sharing: PortSharing) -> io::Result<Ud
 /// A client's socket: any local port, connected to the server.
 pub(crate) fn client(server: SocketAddr) -> io::Result<(UdpSocket, SocketAddr)> {
     let server = in_family(server);
-    let socket = new_socket(server)?;
+    let socket = new_socket(server, TooLong::Refused)?;
     socket.connect(&server.into())?;
     let socket = UdpSocket::from(socket);
     // The kernel's word: the unspecified address means the loopback to it.
     let server = socket.peer_addr()?;
     Ok((socket, server))
+}
+
+/// The bytes of a packet that the interface towards the peer of a connected socket takes, which has just
+/// refused a datagram of `length` bytes; from here on the kernel cuts such datagrams into fragments.
+/// `None`: it would take them, so it was not the interface that spoke.
+pub(crate) fn give_in(socket: &UdpSocket, peer: SocketAddr, length: usize) -> Option<u16> {
+    let socket = socket.as_fd();
+    let v4 = peer.ip().to_canonical().is_ipv4();
+    let (headers, link_mtu) = if v4 {
+        (HEADERS_V4, sys::udp::route_mtu_v4(socket))
+    } else {
+        (HEADERS_V6, sys::udp::route_mtu_v6(socket))
+    };
+    let link_mtu = u16::try_from(link_mtu.ok()?).unwrap_or(u16::MAX);
+    if length + usize::from(headers) <= link_mtu.into() {
+        return None;
+    }
+    let given_in = if v4 {
+        sys::udp::set_too_long_v4(socket, TooLong::Fragmented)
+    } else {
+        sys::udp::set_too_long_v6(socket, TooLong::Fragmented)
+    };
+    given_in.ok()?;
+    Some(link_mtu)
 }
 
 /// The address in the family that all sockets have.
@@ -265,7 +291,7 @@ fn has_ipv6() -> bool {
 
 /// A socket for `address`, be it the local or the peer's. Each connection makes one,
 /// so only the options that this address needs are set.
-fn new_socket(address: SocketAddr) -> io::Result<Socket> {
+fn new_socket(address: SocketAddr, too_long: TooLong) -> io::Result<Socket> {
     let domain = if has_ipv6() {
         Domain::IPV6
     } else {
@@ -278,10 +304,10 @@ fn new_socket(address: SocketAddr) -> io::Result<Socket> {
         socket.set_only_v6(false)?;
     }
     if v4 || wildcard {
-        sys::udp::omit_path_mtu_discovery_v4(socket.as_fd())?;
+        sys::udp::set_too_long_v4(socket.as_fd(), too_long)?;
     }
     if !v4 && domain == Domain::IPV6 {
-        sys::udp::omit_path_mtu_discovery_v6(socket.as_fd())?;
+        sys::udp::set_too_long_v6(socket.as_fd(), too_long)?;
     }
     Ok(socket)
 }

@@ -324,7 +324,8 @@ impl DtlsStream {
         self.connection.restart_idle(clock());
     }
 
-    /// The largest `data` for [`Self::send`], in bytes.
+    /// The largest `data` for [`Self::send`], in bytes. It shrinks when the interface towards the peer
+    /// turns out to take less than the configured link MTU.
     #[must_use]
     pub fn max_payload(&self) -> usize {
         self.connection.max_payload()
@@ -430,7 +431,9 @@ fn wait(
 
 fn transmit(connection: &mut Connection, transport: &Transport) {
     while let Some(datagram) = connection.transmit() {
-        transport.send(&datagram, connection.stats());
+        if let Some(link_mtu) = transport.send(&datagram, connection.stats()) {
+            connection.limit_link_mtu(link_mtu);
+        }
     }
 }
 

@@ -24,7 +24,7 @@ use crate::sys::udp::Datagram;
 use super::handoff::Route;
 use super::icmp;
 use super::mailbox::{Mailbox, Post};
-use super::socket::FourTuple;
+use super::socket::{self, FourTuple};
 
 /// A datagram that another peer's socket received.
 #[derive(Debug)]
@@ -231,22 +231,39 @@ impl Transport {
     }
 
     /// Sends a datagram, or loses it: an unsent datagram is a lost one, and the timers know what
-    /// to do about those.
-    pub(crate) fn send(&self, datagram: &[u8], stats: &Stats) {
+    /// to do about those. Returns what the interface takes, if this was more.
+    pub(crate) fn send(&self, datagram: &[u8], stats: &Stats) -> Option<u16> {
+        let mut too_long = 0;
         // A pending ICMP error takes the place of the first attempt: the kernel reports it and
         // does not send.
         for _ in 0..2 {
             match self.socket.send(datagram) {
                 Ok(_) => {
+                    stats.add(Counter::IcmpOnSend, too_long);
                     stats.count(Counter::DatagramsSent);
-                    return;
+                    return None;
                 }
+                Err(error) if icmp::is_too_long(&error) => too_long += 1,
                 Err(error) if icmp::is_icmp(&error) => stats.count(Counter::IcmpOnSend),
                 Err(error) if icmp::is_interrupted(&error) => {}
                 Err(_) => break,
             }
         }
-        stats.count(Counter::DatagramsUnsent);
+        // ICMP's word is spoken once, the interface's each time.
+        let link_mtu = (too_long == 2)
+            .then(|| socket::give_in(&self.socket, self.peer, datagram.len()))
+            .flatten();
+        match link_mtu {
+            Some(_) => stats.count(Counter::LinkMtuLowered),
+            None => stats.add(Counter::IcmpOnSend, too_long),
+        }
+        let outcome = if link_mtu.is_some() && self.socket.send(datagram).is_ok() {
+            Counter::DatagramsSent
+        } else {
+            Counter::DatagramsUnsent
+        };
+        stats.count(outcome);
+        link_mtu
     }
 
     /// Arranges for the next receive to wait until about `deadline`; says whether it should wait at

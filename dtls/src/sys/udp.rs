@@ -73,24 +73,56 @@ impl Datagram {
     }
 }
 
-/// Makes path-MTU discovery deaf to IPv4 peers: packets leave whole, without don't-fragment, and a
-/// forged "packet too big" changes nothing (`ip(7)`, `IP_PMTUDISC_OMIT`). Counts on an IPv6 socket
-/// for v4-mapped peers.
-///
-/// # Errors
-/// The kernel's.
-pub(crate) fn omit_path_mtu_discovery_v4(socket: BorrowedFd<'_>) -> io::Result<()> {
-    let omit = libc::IP_PMTUDISC_OMIT;
-    set(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, &omit)
+/// What becomes of a datagram longer than the interface takes. Either way packets leave without
+/// don't-fragment, and a forged "packet too big" changes nothing: the kernel does not look at what it
+/// believes of the path (`ip(7)`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TooLong {
+    /// It is refused with EMSGSIZE (`IP_PMTUDISC_INTERFACE`).
+    Refused,
+    /// It leaves in fragments (`IP_PMTUDISC_OMIT`).
+    Fragmented,
 }
 
-/// The same for IPv6 peers (`ipv6(7)`).
+/// Chooses for IPv4 peers; counts on an IPv6 socket for v4-mapped ones.
 ///
 /// # Errors
 /// The kernel's.
-pub(crate) fn omit_path_mtu_discovery_v6(socket: BorrowedFd<'_>) -> io::Result<()> {
-    let omit = libc::IPV6_PMTUDISC_OMIT;
-    set(socket, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, &omit)
+pub(crate) fn set_too_long_v4(socket: BorrowedFd<'_>, too_long: TooLong) -> io::Result<()> {
+    let mode = match too_long {
+        TooLong::Refused => libc::IP_PMTUDISC_INTERFACE,
+        TooLong::Fragmented => libc::IP_PMTUDISC_OMIT,
+    };
+    set(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, &mode)
+}
+
+/// Chooses for IPv6 peers (`ipv6(7)`).
+///
+/// # Errors
+/// The kernel's.
+pub(crate) fn set_too_long_v6(socket: BorrowedFd<'_>, too_long: TooLong) -> io::Result<()> {
+    let mode = match too_long {
+        TooLong::Refused => libc::IPV6_PMTUDISC_INTERFACE,
+        TooLong::Fragmented => libc::IPV6_PMTUDISC_OMIT,
+    };
+    set(socket, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, &mode)
+}
+
+/// The bytes of a packet that the route of a socket connected to an IPv4 peer takes (`ip(7)`,
+/// `IP_MTU`): never more than the interface's, but less where the kernel believes it of the path.
+///
+/// # Errors
+/// The kernel's.
+pub(crate) fn route_mtu_v4(socket: BorrowedFd<'_>) -> io::Result<u32> {
+    get(socket, libc::IPPROTO_IP, libc::IP_MTU)
+}
+
+/// The same for an IPv6 peer (`ipv6(7)`, `IPV6_MTU`).
+///
+/// # Errors
+/// The kernel's.
+pub(crate) fn route_mtu_v6(socket: BorrowedFd<'_>) -> io::Result<u32> {
+    get(socket, libc::IPPROTO_IPV6, libc::IPV6_MTU)
 }
 
 /// Gives every datagram of this socket's SO_REUSEPORT group that no connected socket claims to the
@@ -117,6 +149,28 @@ pub(crate) fn select_first_of_group(socket: BorrowedFd<'_>) -> io::Result<()> {
         libc::SO_ATTACH_REUSEPORT_CBPF,
         &descriptor,
     )
+}
+
+/// Reads an option that is a positive number.
+fn get(socket: BorrowedFd<'_>, level: c_int, name: c_int) -> io::Result<u32> {
+    let mut value: c_int = 0;
+    let mut length = libc::socklen_t::try_from(size_of::<c_int>()).map_err(io::Error::other)?;
+    // SAFETY: the descriptor is open for the borrow's life; the kernel writes at most `length` bytes to
+    // `value` and their number to `length`, both live and exclusively borrowed.
+    let returned = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            level,
+            name,
+            std::ptr::from_mut(&mut value).cast(),
+            &raw mut length,
+        )
+    };
+    if returned == 0 {
+        u32::try_from(value).map_err(io::Error::other)
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 fn set<T>(socket: BorrowedFd<'_>, level: c_int, name: c_int, value: &T) -> io::Result<()> {

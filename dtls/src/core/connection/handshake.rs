@@ -6,17 +6,13 @@ use std::time::{Duration, Instant};
 use openssl::error::ErrorStack;
 use openssl::ssl::ErrorCode;
 
-use super::{Connection, Progress, stack_of};
+use super::{Connection, HEADERS_V4, HEADERS_V6, Progress, stack_of};
 use crate::core::filter::Phase;
 use crate::core::heartbeat::Heartbeat;
 use crate::core::timers::Due;
 use crate::error::HandshakeError;
 use crate::stats::Counter;
 use crate::{sys, verify};
-
-/// IPv4 and UDP headers; IPv6 and UDP headers.
-const HEADERS_V4: u16 = 20 + 8;
-const HEADERS_V6: u16 = 40 + 8;
 
 /// OpenSSL may return "want read" with records of the same datagram still unread (it does so after
 /// an early ChangeCipherSpec). More than a flight has would only be spinning.
@@ -122,6 +118,7 @@ impl Connection {
         anew.started = self.started;
         anew.cost = self.cost;
         anew.cost.retransmissions += 1;
+        anew.limit_link_mtu(self.link_mtu);
         *self = anew;
         self.stats.count(Counter::HandshakesBegunAnew);
         self.handshake(now)?;
@@ -156,7 +153,7 @@ impl Connection {
         self.timers.established(now);
         // What was lowered in case the path is narrow was lowered for flights; the kernel may
         // fragment what is left.
-        let mtu = self.datagram_mtu(self.settings.link_mtu);
+        let mtu = self.datagram_mtu(self.link_mtu);
         self.set_datagram_mtu(mtu).map_err(HandshakeError::Tls)?;
         self.max_payload = sys::ssl::data_mtu(self.stream.ssl());
         self.draining = true;
@@ -207,10 +204,34 @@ impl Connection {
             3 => 576,
             _ => return,
         };
-        let lowered = self.datagram_mtu(link.min(self.settings.link_mtu));
+        let lowered = self.datagram_mtu(link.min(self.link_mtu));
         // An allocation failure would show at the next write; the flight itself is unharmed.
         if self.set_datagram_mtu(lowered).is_err() {
             sys::ssl::clear_errors();
+        }
+    }
+
+    /// Builds datagrams for a link of so many bytes from here on, IP header included, if that is less than
+    /// before: the interface has refused a longer one. What has been written already stays as long as
+    /// it is.
+    ///
+    /// An ICMP error is no reason to call this: anyone can forge one.
+    pub fn limit_link_mtu(&mut self, link_mtu: u16) {
+        if link_mtu >= self.link_mtu {
+            return;
+        }
+        self.link_mtu = link_mtu;
+        let lowered = self.datagram_mtu(link_mtu).min(self.mtu);
+        if self.set_datagram_mtu(lowered).is_err() {
+            // No memory; the next flight and the kernel's fragments make up for it.
+            sys::ssl::clear_errors();
+        }
+        if self.took.is_some() {
+            self.stream.get_mut().pack_into(None);
+            self.max_payload = sys::ssl::data_mtu(self.stream.ssl());
+        }
+        if let Some(successor) = &mut self.successor {
+            successor.limit_link_mtu(link_mtu);
         }
     }
 
@@ -226,6 +247,7 @@ impl Connection {
 
     pub(super) fn set_datagram_mtu(&mut self, mtu: u16) -> Result<(), ErrorStack> {
         sys::ssl::ssl_mut(&mut self.stream).set_mtu(mtu.into())?;
+        self.mtu = mtu;
         self.stream.get_mut().pack_into(Some(mtu.into()));
         Ok(())
     }
