@@ -20,7 +20,7 @@ pub struct Args {
     #[arg(long, value_name = "N")]
     pub(crate) max_connections: Option<NonZeroUsize>,
 
-    /// After a signal, wait this long for connections to close
+    /// After a signal, let connections go on for this long before closing those that are left
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
     pub(crate) drain_timeout: Duration,
 
@@ -58,8 +58,9 @@ Examples:
   dtls-server --listen '[::]:5684' --psk-file keys --suites iot
       Pre-shared keys alone, no certificate; a line of the file: sensor-17:6f1ed002ab5595859014ebf0951522d9
 
-Signals: SIGINT, SIGTERM and SIGHUP close every connection with a close_notify, print the counters
-and end the server; a second one ends it at once.
+Signals: after SIGINT, SIGTERM or SIGHUP no further client is answered. Connections may go on until
+--drain-timeout; those left then get a close_notify, the counters are printed and the server ends. It
+ends as soon as there is none left. A second signal ends it at once, without a word to anyone.
 
 Environment: RUST_LOG chooses what is logged, in place of -v, as env_logger documents.
 

@@ -2,10 +2,10 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use crate::config::Problem;
 use crate::limits::LimitError;
+use crate::shutdown::CLOSING;
 
 /// Why the run failed.
 #[derive(Debug, thiserror::Error)]
@@ -21,14 +21,13 @@ pub(crate) enum Failure {
     Listener(dtls::AcceptError),
     /// Connections were cut off.
     #[error(
-        "connections still open {} after the signal, and cut off: {left}; see --drain-timeout",
-        humantime::format_duration(*timeout)
+        "connections that could not be closed within {} and were cut off: {left}; their threads hang \
+         in the system, perhaps in a full pipe given as a file",
+        humantime::format_duration(CLOSING)
     )]
     Undrained {
         /// How many.
         left: usize,
-        /// The drain timeout.
-        timeout: Duration,
     },
     /// The counters could not be printed.
     #[error("cannot print the counters: {0}")]

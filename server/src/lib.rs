@@ -5,7 +5,7 @@
 //!  socket ─► listener ─► cookie ─► handoff ─► accept ─► pool ─► worker ─► stream ─► service
 //!  └────────────── listener thread ──────────────────┘        └──── worker threads ────────┘
 //!
-//!  main thread: cli ─► config ─► start, then wait ─► shutdown ─► report
+//!  main thread: cli ─► config ─► listener, then wait ─► shutdown ─► report
 //! ```
 //!
 //! The listener thread answers hellos and hands verified peers to the pool; a worker thread owns
@@ -18,6 +18,7 @@ mod config;
 mod limits;
 mod throwaway;
 mod keylog;
+mod listener;
 mod accept;
 mod pool;
 mod worker;
@@ -30,7 +31,6 @@ mod error;
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use dtls::{DtlsListener, ServerConfigBuilder};
 
@@ -38,8 +38,9 @@ pub use cli::Args;
 
 use config::{ClientAuth, Config};
 use error::{Failure, StartError};
-use pool::Pool;
+use listener::{Bound, Running};
 use shutdown::Cause;
+use worker::Context;
 
 /// Runs the server until a signal ends it. `adjust` has the last word on the library's settings.
 pub fn run(
@@ -62,41 +63,40 @@ pub fn run(
 /// The system refuses a port or a thread, the listener breaks, or connections outlive the drain.
 fn serve(config: Config) -> Result<(), Failure> {
     let listener = DtlsListener::bind(config.listen, config.dtls).map_err(StartError::Bind)?;
-    let (address, stats, handle) = (listener.local_addr(), listener.stats(), listener.handle());
-    let pool = Arc::new(Pool::new(config.max_connections, config.service.clone()));
+    let service = config.service.to_string();
+    let context = Context {
+        service: config.service,
+        stats: config.stats,
+    };
+    let bound = Bound::new(listener, context, config.max_connections);
     let (causes, cause) = crossbeam_channel::bounded(1);
     // Before the line that says the server is ready: from then on a signal must end it in order.
     shutdown::on_signals(causes.clone()).map_err(StartError::Signals)?;
-    let accepting =
-        accept::start(listener, Arc::clone(&pool), causes).map_err(StartError::Thread)?;
+    let mut running = [bound.start(causes).map_err(StartError::Thread)?];
     if let Some(fingerprint) = &config.throwaway {
         say(&format!(
             "no --cert given: using a throw-away certificate, SHA-256 fingerprint {fingerprint}"
         ));
     }
     say(&format!(
-        "listening on {address} (service {}, at most {} connections, {})",
-        config.service,
+        "listening on {} (service {service}, at most {} connections, {})",
+        running[0].address,
         config.max_connections,
         clients(config.client_auth, config.psk),
     ));
     // The listener thread and the signal handler hold the other ends; the former outlives this.
     let cause = cause.recv().unwrap_or(Cause::Signal);
-    log::info!("{cause}; closing {} connections", pool.connections());
-    let left = shutdown::drain(&handle, accepting, &pool, config.drain_timeout);
-    report::write(
-        &mut io::stdout().lock(),
-        &stats,
-        &config.stats,
-        config.format,
-    )
-    .map_err(Failure::Report)?;
+    let open: usize = running.iter().map(|one| one.pool.connections()).sum();
+    log::info!(
+        "{cause}; waiting up to {} for {open} connections to end",
+        humantime::format_duration(config.drain_timeout)
+    );
+    let left = shutdown::drain(&mut running, config.drain_timeout);
+    let counted: Vec<_> = running.iter().map(Running::counters).collect();
+    report::write(&mut io::stdout().lock(), &counted, config.format).map_err(Failure::Report)?;
     match cause {
         Cause::ListenerFailed(source) => Err(Failure::Listener(source)),
-        Cause::Signal if left > 0 => Err(Failure::Undrained {
-            left,
-            timeout: config.drain_timeout,
-        }),
+        Cause::Signal if left > 0 => Err(Failure::Undrained { left }),
         Cause::Signal => Ok(()),
     }
 }

@@ -19,8 +19,7 @@ use std::time::Duration;
 use crossbeam_channel::Sender;
 use dtls::{Incoming, StreamHandle};
 
-use crate::service::Service;
-use crate::worker;
+use crate::worker::{self, Context};
 
 /// How long a worker waits for its next connection. Long enough that a steady trickle keeps its
 /// threads, short enough that the memory of a rush is given back.
@@ -37,7 +36,7 @@ pub(crate) type WorkerId = u64;
 #[derive(Debug)]
 pub(crate) struct Pool {
     limit: usize,
-    service: Service,
+    context: Context,
     state: Mutex<State>,
     /// Rung whenever a worker has ended.
     ended: Condvar,
@@ -50,7 +49,10 @@ struct State {
     /// The way to each worker that waits for a connection. The last one to fall idle is the first
     /// to be used again: its stack and its arena are still in the processor's caches.
     idle: Vec<(WorkerId, Sender<Incoming>)>,
+    /// No further connection is taken.
     draining: bool,
+    /// Connections are closed as soon as they can be.
+    stopping: bool,
     /// While draining: threads that have nothing left to do but to exit.
     exiting: Vec<JoinHandle<()>>,
 }
@@ -78,15 +80,16 @@ pub(crate) enum SubmitError {
 
 impl Pool {
     /// A pool of no threads yet.
-    pub(crate) fn new(limit: usize, service: Service) -> Self {
+    pub(crate) fn new(limit: usize, context: Context) -> Self {
         Self {
             limit,
-            service,
+            context,
             state: Mutex::new(State {
                 workers: BTreeMap::new(),
                 next_id: 0,
                 idle: Vec::new(),
                 draining: false,
+                stopping: false,
                 exiting: Vec::new(),
             }),
             ended: Condvar::new(),
@@ -134,28 +137,50 @@ impl Pool {
         Ok(())
     }
 
-    /// Closes every connection and waits for all workers to end. Returns how many have not.
-    pub(crate) fn drain(&self, timeout: Duration) -> usize {
+    /// Takes no further connection, and lets idle workers go. Those at work go when their connection
+    /// ends.
+    pub(crate) fn refuse(&self) {
         let mut state = self.lock();
         state.draining = true;
         state.idle.clear();
+    }
+
+    /// Closes every connection.
+    pub(crate) fn stop_all(&self) {
+        let mut state = self.lock();
+        state.stopping = true;
         for worker in state.workers.values() {
             if let Some(connection) = &worker.connection {
                 connection.stop();
             }
         }
-        let (mut state, _) = self
-            .ended
-            .wait_timeout_while(state, timeout, |state| !state.workers.is_empty())
-            .unwrap_or_else(PoisonError::into_inner);
-        let exiting = std::mem::take(&mut state.exiting);
-        let left = state.workers.len();
-        drop(state);
+    }
+
+    /// Waits until all workers have ended, or for `timeout`. Returns how many have not.
+    pub(crate) fn wait(&self, timeout: Option<Duration>) -> usize {
+        let state = self.lock();
+        let busy = |state: &mut State| !state.workers.is_empty();
+        let state = match timeout {
+            Some(timeout) => self
+                .ended
+                .wait_timeout_while(state, timeout, busy)
+                .map(|(state, _)| state)
+                .unwrap_or_else(|poisoned| poisoned.into_inner().0),
+            None => self
+                .ended
+                .wait_while(state, busy)
+                .unwrap_or_else(PoisonError::into_inner),
+        };
+        state.workers.len()
+    }
+
+    /// Waits for the threads of workers that have ended while draining.
+    pub(crate) fn join(&self) {
+        let exiting = std::mem::take(&mut self.lock().exiting);
         for thread in exiting {
             // A panic has been reported by the thread itself.
             drop(thread.join());
         }
-        left
     }
 
     /// A worker thread.
@@ -163,7 +188,7 @@ impl Pool {
         let _entry = Entry { pool: self, id };
         let mut next = Some(first);
         while let Some(incoming) = next {
-            worker::serve(incoming, &self.service, |handle| self.enlist(id, handle));
+            worker::serve(incoming, &self.context, |handle| self.enlist(id, handle));
             next = self.next_job(id);
         }
     }
@@ -172,7 +197,7 @@ impl Pool {
     /// connection's socket, which stays open for as long as either lives.
     fn enlist(&self, id: WorkerId, handle: StreamHandle) -> Enlisted<'_> {
         let mut state = self.lock();
-        if state.draining {
+        if state.stopping {
             handle.stop();
         } else if let Some(worker) = state.workers.get_mut(&id) {
             worker.connection = Some(handle);

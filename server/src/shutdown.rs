@@ -1,15 +1,26 @@
-//! The end: a signal or a broken listener, then every connection closed within a bound. The signal
-//! handler runs on a thread of its own, everything else on the main thread.
+//! The end: a signal or a broken listener, time for connections to end by themselves, then a
+//! close_notify to each that is left. The signal handler runs on a thread of its own, everything
+//! else on the main thread.
+//!
+//! ```text
+//! signal ─► no hello is answered ─► wait for the last    ─► close_notify ─► wait for the workers,
+//!                                   connection, at most     to all left     at most CLOSING
+//!                                   --drain-timeout
+//! ```
 
 use std::fmt;
 use std::process;
-use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
-use dtls::{AcceptError, ListenerHandle};
+use dtls::AcceptError;
 
+use crate::listener::Running;
 use crate::pool::Pool;
+
+/// How long workers may take to send a close_notify and end. Only one that hangs in the system
+/// takes longer.
+pub(crate) const CLOSING: Duration = Duration::from_secs(5);
 
 /// Why the server ends.
 #[derive(Debug)]
@@ -45,17 +56,40 @@ pub(crate) fn on_signals(causes: Sender<Cause>) -> Result<(), ctrlc::Error> {
     })
 }
 
-/// Answers no further hello, closes every connection, and waits for all threads within `timeout`.
-/// Returns how many connections are left.
-pub(crate) fn drain(
-    listener: &ListenerHandle,
-    accepting: JoinHandle<()>,
-    pool: &Pool,
-    timeout: Duration,
-) -> usize {
-    listener.close();
-    // The listener thread never blocks for longer than it takes to hear of the closing. After a
-    // panic, which it has reported, the connections still end in order.
-    drop(accepting.join());
-    pool.drain(timeout)
+/// Answers no further hello, waits for `timeout` at most until connections have ended by themselves,
+/// then closes those that are left. Returns how many did not let themselves be closed.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the main thread waits here for real time to pass"
+)]
+pub(crate) fn drain(listeners: &mut [Running], timeout: Duration) -> usize {
+    // A time beyond the clock's range is for ever.
+    let deadline = Instant::now().checked_add(timeout);
+    for listener in listeners.iter_mut() {
+        listener.refuse();
+    }
+    let pools = || listeners.iter().map(|listener| &*listener.pool);
+    let left = wait(pools(), deadline);
+    if left > 0 {
+        log::info!("closing {left} connections");
+    }
+    pools().for_each(Pool::stop_all);
+    let left = wait(pools(), Instant::now().checked_add(CLOSING));
+    if left == 0 {
+        pools().for_each(Pool::join);
+    }
+    left
+}
+
+/// Waits until all workers have ended; returns how many have not.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the main thread waits here for real time to pass"
+)]
+fn wait<'a>(pools: impl Iterator<Item = &'a Pool>, deadline: Option<Instant>) -> usize {
+    pools
+        .map(|pool| {
+            pool.wait(deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())))
+        })
+        .sum()
 }

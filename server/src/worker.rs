@@ -2,16 +2,26 @@
 //!
 //! Path: `Incoming` → handshake → [`Service::serve`] → close.
 
+use std::sync::Arc;
+
 use dtls::{DtlsStream, HandshakeError, Incoming, StreamHandle};
 use log::Level;
 
 use crate::pool::Enlisted;
 use crate::service::Service;
+use crate::stats::Stats;
+
+/// What all workers of a listener have in common.
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) service: Service,
+    pub(crate) stats: Arc<Stats>,
+}
 
 /// Serves one connection. `enlist` makes it stoppable.
 pub(crate) fn serve<'a>(
     incoming: Incoming,
-    service: &Service,
+    context: &Context,
     enlist: impl FnOnce(StreamHandle) -> Enlisted<'a>,
 ) {
     let peer = incoming.peer_addr();
@@ -23,7 +33,7 @@ pub(crate) fn serve<'a>(
                 if log::log_enabled!(Level::Info) {
                     log::info!("{peer}: connected, {}", describe(&stream));
                 }
-                match service.serve(&mut stream) {
+                match context.service.serve(&mut stream) {
                     Ok(ending) => log::debug!("{peer}: {ending}"),
                     Err(error) => log::debug!("{peer}: failed to {error}"),
                 }

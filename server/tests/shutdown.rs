@@ -26,7 +26,7 @@ use nix::unistd::mkfifo;
 fn a_signal_closes_every_connection_in_order_and_the_process_exits_0() {
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
         let pki = Pki::new();
-        let server = pki.serve(&["--drain-timeout", "5s"]);
+        let server = pki.serve(&["--drain-timeout", "0s"]);
         let mut streams: Vec<_> = (0..8).map(|_| server.connect(pki.client())).collect();
         for stream in &mut streams {
             assert_echo(stream, b"established");
@@ -38,6 +38,50 @@ fn a_signal_closes_every_connection_in_order_and_the_process_exits_0() {
             assert_eq!(receive(stream), None, "close_notify after {signal}");
         }
     }
+}
+
+#[test]
+fn connections_go_on_during_the_drain_and_no_new_one_begins() {
+    let pki = Pki::new();
+    let mut server = pki.serve(&["-v", "--drain-timeout", "3s"]);
+    let mut stream = server.connect(pki.client());
+    let asked = now();
+    server.program.signal(Signal::SIGTERM);
+    server
+        .program
+        .wait_for("waiting up to 3s for 1 connections");
+    let hopeful = pki.client().handshake_timeout(Duration::from_millis(500));
+    let refused = DtlsConnector::new(hopeful.build().unwrap()).connect("localhost", server.address);
+    assert!(refused.is_err());
+    assert_echo(&mut stream, b"still served");
+    assert!(now() - asked < Duration::from_secs(3), "too slow to tell");
+    assert_eq!(receive(&mut stream), None, "close_notify");
+    assert!(now() - asked >= Duration::from_secs(3));
+    let finished = server.program.finish();
+    assert_eq!(finished.status.code(), Some(0), "{finished:#?}");
+    assert_eq!(finished.counter("handshakes_completed"), 1);
+}
+
+#[test]
+fn the_drain_ends_with_the_last_connection() {
+    let pki = Pki::new();
+    let mut server = pki.serve(&["-v", "--drain-timeout", "1h"]);
+    let streams: Vec<_> = (0..3).map(|_| server.connect(pki.client())).collect();
+    server.program.signal(Signal::SIGTERM);
+    server
+        .program
+        .wait_for("waiting up to 1h for 3 connections");
+    drop(streams);
+    let finished = server.program.finish();
+    assert_eq!(finished.status.code(), Some(0), "{finished:#?}");
+    assert_eq!(finished.counter("closed_by_peer"), 3);
+}
+
+#[test]
+fn without_connections_there_is_nothing_to_wait_for() {
+    let pki = Pki::new();
+    let server = pki.serve(&["--drain-timeout", "1h"]);
+    server.finish().assert_success();
 }
 
 #[test]
@@ -74,13 +118,13 @@ fn a_handshake_that_hangs_does_not_delay_the_end() {
 }
 
 #[test]
-fn a_worker_that_cannot_end_is_cut_off_at_the_drain_timeout() {
+fn a_worker_that_cannot_end_is_cut_off() {
     let stuck = Stuck::new(&["--drain-timeout", "300ms"]);
     stuck.server.program.signal(Signal::SIGTERM);
     let finished = stuck.server.program.finish();
     stuck.client.stop();
     assert_eq!(finished.status.code(), Some(1), "{finished:#?}");
-    assert!(finished.stderr.contains("cut off: 1"), "{finished:#?}");
+    assert!(finished.stderr.contains("cut off: 1;"), "{finished:#?}");
     assert_eq!(finished.counter("handshakes_completed"), 0);
 }
 

@@ -87,7 +87,7 @@ fn serve_a_thousand(arguments: &[&str], descriptors: usize, at_once: usize) -> F
     let took = now() - asked;
     assert!(
         took < Duration::from_secs(6),
-        "the default drain timeout, not {took:?}"
+        "no longer than workers may take, not {took:?}"
     );
     finished.assert_success();
     for stream in clients.iter_mut().flatten() {

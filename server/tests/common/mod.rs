@@ -79,6 +79,10 @@ impl Pki {
         let (certificate, key) = self.files(profile);
         let mut all = vec!["--listen", "127.0.0.1:0", "--format", "json"];
         all.extend(["--cert", &certificate, "--key", &key]);
+        // A test that ends its server has seen what it wanted.
+        if !arguments.contains(&"--drain-timeout") {
+            all.extend(["--drain-timeout", "0s"]);
+        }
         all.extend(arguments);
         Server::start(&all)
     }
