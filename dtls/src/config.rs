@@ -49,6 +49,19 @@ pub enum PortSharing {
     ReuseAddr,
 }
 
+/// How a server's connections receive and send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Transport {
+    /// Each over a socket of its own, connected to its peer: the kernel sorts the datagrams. The
+    /// cheapest way for established connections; the kernel's cost of a datagram from an unknown
+    /// address grows with their number, beyond a thousand noticeably.
+    #[default]
+    Connected,
+    /// All through the listening socket, whose datagrams the listener's thread sorts: every datagram
+    /// costs the same, however many connections there are. No ICMP error reaches a connection.
+    Shared,
+}
+
 /// Receives each line of the NSS key log format, without a line end. It is called from within
 /// OpenSSL and must not panic.
 pub type KeyLog = Arc<dyn Fn(&str) + Send + Sync>;

@@ -62,7 +62,7 @@ pub mod fuzzing;
 pub use config::Safeguard;
 pub use config::{
     ClientAuth, ClientConfig, ClientConfigBuilder, Identity, KeyLog, PortSharing, ServerConfig,
-    ServerConfigBuilder, ServerTrust, Suites, TrustAnchors,
+    ServerConfigBuilder, ServerTrust, Suites, Transport, TrustAnchors,
 };
 pub use core::Liveness;
 pub use error::{

@@ -1,18 +1,19 @@
 //! Blocking sockets around the core.
 //!
 //! ```text
-//! kernel ─► socket ─► listener ─► handoff ─► transport ─► stream ─► the application
-//!                        ▲  │ early datagrams   ▲  │
-//!                        │  └────── mailbox ────┘  │ other peers' datagrams
-//!                        └───────── mailbox ───────┘
+//! kernel ─► socket ─► reception ─► handoff ─► transport ─► stream ─► the application
+//!                        ▲  │ datagrams of a    ▲  │
+//!                        │  └─ peer, in its inbox  │ other peers' datagrams, hellos at the end
+//!                        └──────── mailbox ────────┘
 //! ```
 //!
-//! The listener's thread runs `socket`, `listener` and `handoff`; from there on everything runs on
+//! The listener's thread runs `socket`, `reception` and `handoff`; from there on everything runs on
 //! the connection's own thread.
 
 pub(crate) mod socket;
 pub(crate) mod icmp;
 pub(crate) mod mailbox;
+pub(crate) mod reception;
 pub(crate) mod listener;
 pub(crate) mod handoff;
 pub(crate) mod transport;

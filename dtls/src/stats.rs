@@ -58,6 +58,8 @@ pub enum Counter {
     StraysDropped,
     /// Datagrams longer than the interface takes. They leave in fragments, later ones are shorter.
     LinkMtuLowered,
+    /// Datagrams of a connection on the shared socket that came faster than its thread takes them.
+    DroppedInboxFull,
     /// ICMP errors reported by a receive; ignored.
     IcmpOnReceive,
     /// ICMP errors reported by a send; the datagram was sent again.

@@ -5,6 +5,7 @@
     reason = "tests and their helpers fail by panicking"
 )]
 
+#[macro_use]
 mod common;
 
 use std::io::{BufRead, BufReader, Write};
@@ -17,7 +18,7 @@ use std::time::{Duration, Instant};
 use common::{EchoServer, PKI, anchors, assert_echo, server_config};
 use dtls::{
     ClientConfig, ClientConfigBuilder, Counter, DtlsConnector, DtlsListener, Liveness, Recv,
-    ServerTrust, Stats,
+    ServerTrust, Stats, Transport,
 };
 use dtls_certs::Profile;
 
@@ -34,8 +35,9 @@ fn connector() -> DtlsConnector {
     DtlsConnector::new(client_config().build().unwrap())
 }
 
-fn server() -> EchoServer {
-    let config = server_config().heartbeat(true).build().unwrap();
+fn server(transport: Transport) -> EchoServer {
+    let config = server_config().transport(transport).heartbeat(true);
+    let config = config.build().unwrap();
     EchoServer::start("127.0.0.1:0", config)
 }
 
@@ -60,9 +62,8 @@ fn wait_for(stats: &Stats, counter: Counter, n: u64) {
     }
 }
 
-#[test]
-fn a_peer_that_receives_is_alive_before_and_after_data() {
-    let server = server();
+fn a_peer_that_receives_is_alive_before_and_after_data(transport: Transport) {
+    let server = server(transport);
     let mut stream = connector().connect("localhost", server.address).unwrap();
     for _ in 0..3 {
         assert_alive(stream.probe(PATIENCE).unwrap());
@@ -71,9 +72,8 @@ fn a_peer_that_receives_is_alive_before_and_after_data() {
     assert_eq!(server.stats.get(Counter::HeartbeatResponsesSent), 3);
 }
 
-#[test]
-fn a_resumed_session_agrees_on_heartbeats_anew() {
-    let server = server();
+fn a_resumed_session_agrees_on_heartbeats_anew(transport: Transport) {
+    let server = server(transport);
     let connector = connector();
     let mut first = connector.connect("localhost", server.address).unwrap();
     assert_echo(&mut first, b"first");
@@ -87,18 +87,19 @@ fn a_resumed_session_agrees_on_heartbeats_anew() {
     assert_echo(&mut second, b"second");
 }
 
-#[test]
-fn a_peer_without_heartbeats_cannot_be_asked() {
-    let server = EchoServer::start("127.0.0.1:0", server_config().build().unwrap());
+fn a_peer_without_heartbeats_cannot_be_asked(transport: Transport) {
+    let server = EchoServer::start(
+        "127.0.0.1:0",
+        server_config().transport(transport).build().unwrap(),
+    );
     let mut stream = connector().connect("localhost", server.address).unwrap();
     let found = stream.probe(PATIENCE).unwrap();
     assert_eq!(found, Liveness::NotNegotiated);
     assert_echo(&mut stream, b"data");
 }
 
-#[test]
-fn data_that_arrives_during_a_probe_is_received_afterwards_in_order() {
-    let server = server();
+fn data_that_arrives_during_a_probe_is_received_afterwards_in_order(transport: Transport) {
+    let server = server(transport);
     let mut stream = connector().connect("localhost", server.address).unwrap();
     stream.set_recv_timeout(Some(PATIENCE));
     for n in 0..20_u8 {
@@ -116,9 +117,8 @@ fn data_that_arrives_during_a_probe_is_received_afterwards_in_order() {
     assert_echo(&mut stream, b"and on");
 }
 
-#[test]
-fn the_rest_of_a_record_outlives_a_probe() {
-    let server = server();
+fn the_rest_of_a_record_outlives_a_probe(transport: Transport) {
+    let server = server(transport);
     let mut stream = connector().connect("localhost", server.address).unwrap();
     stream.set_recv_timeout(Some(PATIENCE));
     stream.send(b"first and second").unwrap();
@@ -131,9 +131,12 @@ fn the_rest_of_a_record_outlives_a_probe() {
     assert_eq!(&buffer[..6], b"second");
 }
 
-#[test]
-fn a_peer_that_does_not_receive_is_silent_until_it_does() {
-    let config = server_config().heartbeat(true).build().unwrap();
+fn a_peer_that_does_not_receive_is_silent_until_it_does(transport: Transport) {
+    let config = server_config()
+        .transport(transport)
+        .heartbeat(true)
+        .build()
+        .unwrap();
     let mut listener = DtlsListener::bind("127.0.0.1:0".parse().unwrap(), config).unwrap();
     let address = listener.local_addr();
     let client = thread::spawn(move || connector().connect("localhost", address).unwrap());
@@ -148,9 +151,12 @@ fn a_peer_that_does_not_receive_is_silent_until_it_does() {
     assert_eq!(answering.join().unwrap(), Recv::Closed);
 }
 
-#[test]
-fn a_closed_or_stopped_connection_ends_a_probe_and_the_next_receive_says_why() {
-    let config = server_config().heartbeat(true).build().unwrap();
+fn a_closed_or_stopped_connection_ends_a_probe_and_the_next_receive_says_why(transport: Transport) {
+    let config = server_config()
+        .transport(transport)
+        .heartbeat(true)
+        .build()
+        .unwrap();
     let mut listener = DtlsListener::bind("127.0.0.1:0".parse().unwrap(), config).unwrap();
     let address = listener.local_addr();
     let client = thread::spawn(move || connector().connect("localhost", address).unwrap());
@@ -159,16 +165,16 @@ fn a_closed_or_stopped_connection_ends_a_probe_and_the_next_receive_says_why() {
     assert_eq!(stream.probe(PATIENCE).unwrap(), Liveness::Silent);
     assert_eq!(stream.recv(&mut [0; 100]).unwrap(), Recv::Closed);
 
-    let server = server();
+    let server = server(transport);
     let mut stream = connector().connect("localhost", server.address).unwrap();
     stream.handle().stop();
     assert_eq!(stream.probe(PATIENCE).unwrap(), Liveness::Silent);
     assert_eq!(stream.recv(&mut [0; 100]).unwrap(), Recv::Stopped);
 }
 
-#[test]
-fn an_idle_server_asks_and_gives_up_only_a_client_that_does_not_answer() {
+fn an_idle_server_asks_and_gives_up_only_a_client_that_does_not_answer(transport: Transport) {
     let config = server_config()
+        .transport(transport)
         .idle_timeout(Some(Duration::from_millis(50)))
         .probe_when_idle(Some(Duration::from_millis(500)))
         .build()
@@ -239,7 +245,7 @@ impl Drop for Relay {
 
 #[test]
 fn an_unreachable_port_makes_the_client_ask_and_silence_is_reported_as_idle() {
-    let server = server();
+    let server = server(Transport::default());
     let relay = Relay::to(server.address);
     let config = client_config().probe_when_idle(Some(Duration::from_millis(200)));
     let connector = DtlsConnector::new(config.build().unwrap());
@@ -347,9 +353,12 @@ fn gnutls_serv_answers_probes_between_data_with_every_suite_it_has() {
     }
 }
 
-#[test]
-fn gnutls_cli_answers_the_probes_of_our_server() {
-    let config = server_config().heartbeat(true).build().unwrap();
+fn gnutls_cli_answers_the_probes_of_our_server(transport: Transport) {
+    let config = server_config()
+        .transport(transport)
+        .heartbeat(true)
+        .build()
+        .unwrap();
     let mut listener = DtlsListener::bind("127.0.0.1:0".parse().unwrap(), config).unwrap();
     let stats = listener.stats();
     let files = tempfile::tempdir().unwrap();
@@ -383,4 +392,16 @@ fn gnutls_cli_answers_the_probes_of_our_server() {
     assert_eq!(stats.get(Counter::HeartbeatResponsesReceived), 3);
     client.kill().unwrap();
     client.wait().unwrap();
+}
+
+on_each_transport! {
+    a_peer_that_receives_is_alive_before_and_after_data,
+    a_resumed_session_agrees_on_heartbeats_anew,
+    a_peer_without_heartbeats_cannot_be_asked,
+    data_that_arrives_during_a_probe_is_received_afterwards_in_order,
+    the_rest_of_a_record_outlives_a_probe,
+    a_peer_that_does_not_receive_is_silent_until_it_does,
+    a_closed_or_stopped_connection_ends_a_probe_and_the_next_receive_says_why,
+    an_idle_server_asks_and_gives_up_only_a_client_that_does_not_answer,
+    gnutls_cli_answers_the_probes_of_our_server,
 }

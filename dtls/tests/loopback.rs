@@ -5,6 +5,7 @@
     reason = "tests and their helpers fail by panicking"
 )]
 
+#[macro_use]
 mod common;
 
 use std::net::UdpSocket;
@@ -15,18 +16,21 @@ use common::{EchoServer, anchors, assert_echo, connector, identity, server_confi
 use dtls::core::{Connection, Progress, Read};
 use dtls::{
     BindError, ClientConfig, ConnectError, Counter, DtlsConnector, DtlsListener, HandshakeError,
-    PortSharing, Recv, ServerTrust, Stats,
+    PortSharing, Recv, ServerTrust, Stats, Transport,
 };
 use dtls_certs::Profile;
 
 const ADDRESSES: [&str; 4] = ["127.0.0.1:0", "[::1]:0", "0.0.0.0:0", "[::]:0"];
 const SHARINGS: [PortSharing; 2] = [PortSharing::ReusePort, PortSharing::ReuseAddr];
 
-#[test]
-fn data_flows_both_ways_on_every_kind_of_address_and_port_sharing() {
+fn data_flows_both_ways_on_every_kind_of_address_and_port_sharing(transport: Transport) {
     for sharing in SHARINGS {
         for address in ADDRESSES {
-            let config = server_config().port_sharing(sharing).build().unwrap();
+            let config = server_config()
+                .transport(transport)
+                .port_sharing(sharing)
+                .build()
+                .unwrap();
             let server = EchoServer::start(address, config);
             let mut to = server.address;
             if to.ip().is_unspecified() {
@@ -60,9 +64,11 @@ fn data_flows_both_ways_on_every_kind_of_address_and_port_sharing() {
     }
 }
 
-#[test]
-fn a_wildcard_listener_answers_from_the_address_it_was_asked_at() {
-    let server = EchoServer::start("0.0.0.0:0", server_config().build().unwrap());
+fn a_wildcard_listener_answers_from_the_address_it_was_asked_at(transport: Transport) {
+    let server = EchoServer::start(
+        "0.0.0.0:0",
+        server_config().transport(transport).build().unwrap(),
+    );
     for ip in ["127.0.0.1", "127.0.0.2", "127.3.2.1"] {
         let to = format!("{ip}:{}", server.address.port()).parse().unwrap();
         let config = ClientConfig::builder(ServerTrust::Anyone).build().unwrap();
@@ -72,10 +78,13 @@ fn a_wildcard_listener_answers_from_the_address_it_was_asked_at() {
     }
 }
 
-#[test]
-fn many_clients_at_once_need_no_retransmission_under_either_port_sharing() {
+fn many_clients_at_once_need_no_retransmission_under_either_port_sharing(transport: Transport) {
     for sharing in SHARINGS {
-        let config = server_config().port_sharing(sharing).build().unwrap();
+        let config = server_config()
+            .transport(transport)
+            .port_sharing(sharing)
+            .build()
+            .unwrap();
         let server = EchoServer::start("127.0.0.1:0", config);
         let connector = connector();
         std::thread::scope(|scope| {
@@ -103,18 +112,20 @@ fn many_clients_at_once_need_no_retransmission_under_either_port_sharing() {
     }
 }
 
-#[test]
-fn a_second_server_on_the_port_is_refused_even_though_ports_are_shared() {
+fn a_second_server_on_the_port_is_refused_even_though_ports_are_shared(transport: Transport) {
     for sharing in SHARINGS {
-        let config = server_config().port_sharing(sharing).build().unwrap();
+        let config = server_config()
+            .transport(transport)
+            .port_sharing(sharing)
+            .build()
+            .unwrap();
         let first = DtlsListener::bind("127.0.0.1:0".parse().unwrap(), config.clone()).unwrap();
         let second = DtlsListener::bind(first.local_addr(), config);
         assert!(matches!(second, Err(BindError::InUse(_))), "{second:?}");
     }
 }
 
-#[test]
-fn a_certificate_for_another_name_or_authority_is_refused_by_the_client() {
+fn a_certificate_for_another_name_or_authority_is_refused_by_the_client(transport: Transport) {
     for (profile, reason) in [
         (Profile::SERVER_WRONG_NAME, "hostname mismatch"),
         (
@@ -123,6 +134,7 @@ fn a_certificate_for_another_name_or_authority_is_refused_by_the_client() {
         ),
     ] {
         let config = dtls::ServerConfig::builder(identity(profile))
+            .transport(transport)
             .handshake_timeout(Duration::from_secs(2))
             .build()
             .unwrap();
@@ -142,9 +154,12 @@ fn a_certificate_for_another_name_or_authority_is_refused_by_the_client() {
     }
 }
 
-#[test]
-fn a_client_without_a_certificate_is_refused_where_one_is_required() {
-    let config = server_config().client_ca(anchors()).build().unwrap();
+fn a_client_without_a_certificate_is_refused_where_one_is_required(transport: Transport) {
+    let config = server_config()
+        .transport(transport)
+        .client_ca(anchors())
+        .build()
+        .unwrap();
     let server = EchoServer::start("127.0.0.1:0", config);
     let refused = connector().connect("localhost", server.address);
     assert!(
@@ -164,9 +179,11 @@ fn a_client_without_a_certificate_is_refused_where_one_is_required() {
     assert_echo(&mut stream, b"with a certificate");
 }
 
-#[test]
-fn a_session_is_resumed_without_certificates() {
-    let server = EchoServer::start("[::1]:0", server_config().build().unwrap());
+fn a_session_is_resumed_without_certificates(transport: Transport) {
+    let server = EchoServer::start(
+        "[::1]:0",
+        server_config().transport(transport).build().unwrap(),
+    );
     let connector = connector();
     let mut first = connector.connect("localhost", server.address).unwrap();
     assert_echo(&mut first, b"first");
@@ -179,9 +196,8 @@ fn a_session_is_resumed_without_certificates() {
     assert_echo(&mut second, b"second");
 }
 
-#[test]
-fn a_stopped_stream_wakes_up_and_can_still_close_in_order() {
-    let config = server_config().build().unwrap();
+fn a_stopped_stream_wakes_up_and_can_still_close_in_order(transport: Transport) {
+    let config = server_config().transport(transport).build().unwrap();
     let mut listener = DtlsListener::bind("127.0.0.1:0".parse().unwrap(), config).unwrap();
     let address = listener.local_addr();
     let client = std::thread::spawn(move || connector().connect("localhost", address).unwrap());
@@ -249,10 +265,13 @@ fn one_port(server: &EchoServer) -> UdpSocket {
     socket
 }
 
-#[test]
-fn a_client_that_closes_and_returns_from_the_same_port_loses_no_hello() {
+fn a_client_that_closes_and_returns_from_the_same_port_loses_no_hello(transport: Transport) {
     for sharing in SHARINGS {
-        let config = server_config().port_sharing(sharing).build().unwrap();
+        let config = server_config()
+            .transport(transport)
+            .port_sharing(sharing)
+            .build()
+            .unwrap();
         let server = EchoServer::start("127.0.0.1:0", config);
         let socket = one_port(&server);
         for _ in 0..50 {
@@ -266,9 +285,11 @@ fn a_client_that_closes_and_returns_from_the_same_port_loses_no_hello() {
     }
 }
 
-#[test]
-fn a_client_that_starts_over_from_the_same_port_is_served_at_once() {
-    let server = EchoServer::start("127.0.0.1:0", server_config().build().unwrap());
+fn a_client_that_starts_over_from_the_same_port_is_served_at_once(transport: Transport) {
+    let server = EchoServer::start(
+        "127.0.0.1:0",
+        server_config().transport(transport).build().unwrap(),
+    );
     let socket = one_port(&server);
     for _ in 0..8 {
         visit(&socket);
@@ -277,9 +298,11 @@ fn a_client_that_starts_over_from_the_same_port_is_served_at_once() {
     assert_eq!(server.stats.get(Counter::ConnectionsAccepted), 1);
 }
 
-#[test]
-fn noise_at_the_listener_is_counted_and_ends_nothing() {
-    let server = EchoServer::start("127.0.0.1:0", server_config().build().unwrap());
+fn noise_at_the_listener_is_counted_and_ends_nothing(transport: Transport) {
+    let server = EchoServer::start(
+        "127.0.0.1:0",
+        server_config().transport(transport).build().unwrap(),
+    );
     let stranger = UdpSocket::bind("127.0.0.1:0").unwrap();
     for noise in [
         &b""[..],
@@ -296,10 +319,12 @@ fn noise_at_the_listener_is_counted_and_ends_nothing() {
     assert_eq!(server.stats.get(Counter::UnknownPeer), 4);
 }
 
-#[test]
-fn empty_runt_and_garbage_datagrams_from_the_peer_end_nothing() {
+fn empty_runt_and_garbage_datagrams_from_the_peer_end_nothing(transport: Transport) {
     // The client's port is taken over after its handshake, as a spoofer with raw sockets would.
-    let server = EchoServer::start("127.0.0.1:0", server_config().build().unwrap());
+    let server = EchoServer::start(
+        "127.0.0.1:0",
+        server_config().transport(transport).build().unwrap(),
+    );
     let mut stream = connector().connect("localhost", server.address).unwrap();
     assert_echo(&mut stream, b"before");
     let descriptor = std::os::fd::AsFd::as_fd(&stream)
@@ -316,9 +341,11 @@ fn empty_runt_and_garbage_datagrams_from_the_peer_end_nothing() {
     assert_eq!(server.stats.get(Counter::DroppedMalformedRecord), 1);
 }
 
-#[test]
-fn a_payload_beyond_the_limit_is_refused_and_one_at_the_limit_arrives() {
-    let server = EchoServer::start("127.0.0.1:0", server_config().build().unwrap());
+fn a_payload_beyond_the_limit_is_refused_and_one_at_the_limit_arrives(transport: Transport) {
+    let server = EchoServer::start(
+        "127.0.0.1:0",
+        server_config().transport(transport).build().unwrap(),
+    );
     let mut stream = connector().connect("localhost", server.address).unwrap();
     let limit = stream.max_payload();
     assert_eq!(limit, 1472 - 13 - 8 - 16, "IPv4, AES-GCM");
@@ -364,9 +391,8 @@ fn an_unreachable_port_is_waited_out_like_silence() {
     assert!(connector.stats().get(Counter::IcmpOnReceive) > 0);
 }
 
-#[test]
-fn a_handle_that_outlives_its_stream_does_not_keep_the_port_from_the_client() {
-    let config = server_config().build().unwrap();
+fn a_handle_that_outlives_its_stream_does_not_keep_the_port_from_the_client(transport: Transport) {
+    let config = server_config().transport(transport).build().unwrap();
     let mut listener = DtlsListener::bind("127.0.0.1:0".parse().unwrap(), config).unwrap();
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.connect(listener.local_addr()).unwrap();
@@ -396,16 +422,18 @@ fn a_handle_that_outlives_its_stream_does_not_keep_the_port_from_the_client() {
     workers.join().unwrap();
 }
 
-#[test]
-fn the_unspecified_address_reaches_a_server_on_this_host() {
-    let server = EchoServer::start("0.0.0.0:0", server_config().build().unwrap());
+fn the_unspecified_address_reaches_a_server_on_this_host(transport: Transport) {
+    let server = EchoServer::start(
+        "0.0.0.0:0",
+        server_config().transport(transport).build().unwrap(),
+    );
     let mut stream = connector().connect("localhost", server.address).unwrap();
     assert_echo(&mut stream, b"here");
 }
 
-#[test]
-fn an_idle_report_starts_the_timeout_anew_and_times_without_end_are_taken() {
+fn an_idle_report_starts_the_timeout_anew_and_times_without_end_are_taken(transport: Transport) {
     let config = server_config()
+        .transport(transport)
         .idle_timeout(Some(Duration::from_millis(200)))
         .build()
         .unwrap();
@@ -423,9 +451,11 @@ fn an_idle_report_starts_the_timeout_anew_and_times_without_end_are_taken() {
     drop(client);
 }
 
-#[test]
-fn a_name_that_can_be_no_hosts_is_refused() {
-    let server = EchoServer::start("127.0.0.1:0", server_config().build().unwrap());
+fn a_name_that_can_be_no_hosts_is_refused(transport: Transport) {
+    let server = EchoServer::start(
+        "127.0.0.1:0",
+        server_config().transport(transport).build().unwrap(),
+    );
     for name in ["", "a\0b"] {
         let refused = connector().connect(name, server.address);
         assert!(
@@ -433,4 +463,24 @@ fn a_name_that_can_be_no_hosts_is_refused() {
             "{refused:?}"
         );
     }
+}
+
+on_each_transport! {
+    data_flows_both_ways_on_every_kind_of_address_and_port_sharing,
+    a_wildcard_listener_answers_from_the_address_it_was_asked_at,
+    many_clients_at_once_need_no_retransmission_under_either_port_sharing,
+    a_second_server_on_the_port_is_refused_even_though_ports_are_shared,
+    a_certificate_for_another_name_or_authority_is_refused_by_the_client,
+    a_client_without_a_certificate_is_refused_where_one_is_required,
+    a_session_is_resumed_without_certificates,
+    a_stopped_stream_wakes_up_and_can_still_close_in_order,
+    a_client_that_closes_and_returns_from_the_same_port_loses_no_hello,
+    a_client_that_starts_over_from_the_same_port_is_served_at_once,
+    noise_at_the_listener_is_counted_and_ends_nothing,
+    empty_runt_and_garbage_datagrams_from_the_peer_end_nothing,
+    a_payload_beyond_the_limit_is_refused_and_one_at_the_limit_arrives,
+    a_handle_that_outlives_its_stream_does_not_keep_the_port_from_the_client,
+    the_unspecified_address_reaches_a_server_on_this_host,
+    an_idle_report_starts_the_timeout_anew_and_times_without_end_are_taken,
+    a_name_that_can_be_no_hosts_is_refused,
 }

@@ -13,8 +13,8 @@ use super::Safeguard;
 use super::alpn::Protocols;
 use super::sni::Names;
 use super::{
-    Identity, KeyLog, PortSharing, Proofs, Settings, Suites, TrustAnchors, base_context, next_id,
-    openssl, unix_now,
+    Identity, KeyLog, PortSharing, Proofs, Settings, Suites, Transport, TrustAnchors, base_context,
+    next_id, openssl, unix_now,
 };
 use crate::core::CookieJar;
 use crate::core::hello::install_cookie_callbacks;
@@ -78,6 +78,7 @@ pub struct ServerConfig {
     context: SslContext,
     settings: Arc<Settings>,
     port_sharing: PortSharing,
+    transport: Transport,
     id: u64,
 }
 
@@ -86,6 +87,7 @@ impl fmt::Debug for ServerConfig {
         f.debug_struct("ServerConfig")
             .field("settings", &self.settings)
             .field("port_sharing", &self.port_sharing)
+            .field("transport", &self.transport)
             .finish_non_exhaustive()
     }
 }
@@ -127,6 +129,10 @@ impl ServerConfig {
         self.port_sharing
     }
 
+    pub(crate) fn transport(&self) -> Transport {
+        self.transport
+    }
+
     pub(crate) fn id(&self) -> u64 {
         self.id
     }
@@ -145,6 +151,7 @@ pub struct ServerConfigBuilder {
     key_log: Option<KeyLog>,
     settings: Settings,
     port_sharing: PortSharing,
+    transport: Transport,
 }
 
 impl fmt::Debug for ServerConfigBuilder {
@@ -171,6 +178,7 @@ impl ServerConfigBuilder {
             key_log: None,
             settings: Settings::new(),
             port_sharing: PortSharing::default(),
+            transport: Transport::default(),
         }
     }
 
@@ -285,7 +293,15 @@ impl ServerConfigBuilder {
         self
     }
 
-    /// Chooses how sockets share the port.
+    /// Chooses how connections receive and send.
+    #[must_use]
+    pub fn transport(mut self, transport: Transport) -> Self {
+        self.transport = transport;
+        self
+    }
+
+    /// Chooses how sockets share the port; without effect where there is only one, see
+    /// [`Transport::Shared`].
     #[must_use]
     pub fn port_sharing(mut self, sharing: PortSharing) -> Self {
         self.port_sharing = sharing;
@@ -368,6 +384,7 @@ impl ServerConfigBuilder {
             context: context.build(),
             settings: Arc::new(self.settings),
             port_sharing: self.port_sharing,
+            transport: self.transport,
             id: next_id(),
         })
     }

@@ -1,9 +1,10 @@
-//! Hand-off: from the listening socket to a socket of the connection's own, without losing a
-//! datagram on the way.
+//! Hand-off: from the listening socket to the connection, without losing a datagram on the way.
 //!
-//! A peer's datagrams that arrive before connect() takes effect lie in the listening socket's
-//! queue: the other fragments of its hello, a repeated hello. The routes tell the listener whose
-//! they are. Runs on the listener's thread; a route is taken down by the connection's.
+//! The routes tell the listener whose a datagram is. Where connections share the listening socket,
+//! each one's stays for as long as it lives. Where each has a socket of its own, its route serves until
+//! it settles: the peer's datagrams that arrive before connect() takes effect lie in the listening
+//! socket's queue, the other fragments of its hello, a repeated hello. Runs on the listener's
+//! thread; a route is taken down by the connection's.
 
 use std::collections::HashMap;
 use std::io;
@@ -11,16 +12,24 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::config::PortSharing;
 
-use super::mailbox::{Mailbox, Post, mailbox};
-use super::socket::{self, FourTuple};
+use super::mailbox::{Bell, Mailbox, Post, mailbox};
+use super::socket::{self, FourTuple, ListeningSocket};
 use super::transport::{StrayPost, Transport};
 
-/// Datagrams kept for a connection that has not settled: a hello's fragments and a repetition.
-const INBOX: usize = 16;
+/// Bytes kept for a connection that has not settled: a hello's fragments and a repetition.
+const EARLY: usize = 32 * 1024;
 
-/// Where the listener forwards a connected peer's datagrams.
-#[derive(Debug, Default)]
-pub(crate) struct Routes(Mutex<HashMap<FourTuple, Option<Post<Vec<u8>>>>>);
+/// Bytes kept for a connection that has no socket of its own: what a socket keeps by default on
+/// Linux (`rmem_default`, `socket(7)`), whose count includes more per datagram.
+const INBOX: usize = 128 * 1024;
+
+/// Where the listener forwards a connection's datagrams.
+#[derive(Debug)]
+pub(crate) struct Routes {
+    table: Mutex<HashMap<FourTuple, Option<Post<Vec<u8>>>>>,
+    /// Wakes the listener when the last route is gone.
+    bell: Arc<Bell>,
+}
 
 /// What became of a datagram at the routes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +43,14 @@ pub(crate) enum Routed {
 }
 
 impl Routes {
+    /// No routes; `bell` wakes the listener.
+    pub(crate) fn new(bell: Arc<Bell>) -> Self {
+        Self {
+            table: Mutex::default(),
+            bell,
+        }
+    }
+
     /// Forwards a datagram to the connection with this 4-tuple, if there is one.
     pub(crate) fn forward(&self, tuple: FourTuple, datagram: &[u8]) -> Routed {
         match self.lock().get(&tuple) {
@@ -49,7 +66,7 @@ impl Routes {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<FourTuple, Option<Post<Vec<u8>>>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -61,8 +78,12 @@ pub(crate) struct Route {
 }
 
 impl Route {
-    fn open(routes: &Arc<Routes>, tuple: FourTuple) -> io::Result<(Self, Mailbox<Vec<u8>>)> {
-        let (post, inbox) = mailbox(INBOX)?;
+    fn open(
+        routes: &Arc<Routes>,
+        tuple: FourTuple,
+        capacity: usize,
+    ) -> io::Result<(Self, Mailbox<Vec<u8>>)> {
+        let (post, inbox) = mailbox(capacity)?;
         routes.lock().insert(tuple, Some(post));
         Ok((
             Self {
@@ -84,28 +105,42 @@ impl Route {
 
 impl Drop for Route {
     fn drop(&mut self) {
-        self.routes.lock().remove(&self.tuple);
+        let mut table = self.routes.lock();
+        table.remove(&self.tuple);
+        if table.is_empty() {
+            self.routes.bell.ring();
+        }
     }
 }
 
-/// Makes the transport of a verified peer.
+/// Makes the transport of a verified peer, with a socket of its own.
 ///
 /// # Errors
 /// No descriptor or memory is left, or the address is gone.
-pub(crate) fn hand_off(
+pub(crate) fn to_connected_socket(
     tuple: FourTuple,
     sharing: PortSharing,
     routes: &Arc<Routes>,
     strays: &StrayPost,
 ) -> io::Result<Transport> {
     // The route first: from the moment the socket exists no datagram may find neither.
-    let (route, inbox) = Route::open(routes, tuple)?;
+    let (route, inbox) = Route::open(routes, tuple, EARLY)?;
     let socket = socket::connected(tuple, sharing)?;
-    Ok(Transport::handed_off(
-        socket,
-        tuple,
-        route,
-        inbox,
-        strays.clone(),
-    ))
+    let strays = strays.clone();
+    Ok(Transport::connected(socket, tuple, route, inbox, strays))
+}
+
+/// Makes the transport of a verified peer, on the listening socket.
+///
+/// # Errors
+/// No descriptor is left.
+pub(crate) fn to_inbox(
+    tuple: FourTuple,
+    socket: &Arc<ListeningSocket>,
+    routes: &Arc<Routes>,
+    strays: &StrayPost,
+) -> io::Result<Transport> {
+    let (route, inbox) = Route::open(routes, tuple, INBOX)?;
+    let (socket, strays) = (Arc::clone(socket), strays.clone());
+    Ok(Transport::shared(socket, tuple, route, inbox, strays))
 }

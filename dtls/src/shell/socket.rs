@@ -39,8 +39,12 @@ pub(crate) struct ListeningSocket {
 }
 
 impl ListeningSocket {
-    /// Binds `address`, sharing the port with sockets made by [`connected`].
-    pub(crate) fn bind(address: SocketAddr, sharing: PortSharing) -> Result<Self, BindError> {
+    /// Binds `address`, and shares the port as `sharing` says with sockets made by [`connected`],
+    /// or with nobody.
+    pub(crate) fn bind(
+        address: SocketAddr,
+        sharing: Option<PortSharing>,
+    ) -> Result<Self, BindError> {
         let at = |step| {
             move |source| BindError::Io {
                 address,
@@ -52,6 +56,9 @@ impl ListeningSocket {
         // A second server of the same user would silently take half of the datagrams: ask for the
         // port alone before sharing it.
         let alone = new_socket(family, TooLong::Fragmented).map_err(at("socket"))?;
+        if sharing.is_none() {
+            prepare_for_many(&alone, family).map_err(at("setsockopt"))?;
+        }
         alone
             .bind(&family.into())
             .map_err(|source| match source.kind() {
@@ -64,6 +71,9 @@ impl ListeningSocket {
                     source,
                 },
             })?;
+        let Some(sharing) = sharing else {
+            return Self::bound(alone).map_err(at("getsockname"));
+        };
         let family = match (
             alone.local_addr().map_err(at("getsockname"))?.as_socket(),
             family,
@@ -90,14 +100,15 @@ impl ListeningSocket {
     pub(crate) fn bind_shared(local: SocketAddr, sharing: PortSharing) -> io::Result<Self> {
         let socket = new_socket(local, TooLong::Fragmented)?;
         share(&socket, sharing)?;
-        if local.ip().is_unspecified() || local.ip().to_canonical().is_unspecified() {
-            report_destination(&socket)?;
-        }
+        report_destination(&socket, local)?;
         socket.bind(&local.into())?;
         if sharing == PortSharing::ReusePort {
             sys::udp::select_first_of_group(socket.as_fd())?;
         }
-        socket.set_nonblocking(true)?;
+        Self::bound(socket)
+    }
+
+    fn bound(socket: Socket) -> io::Result<Self> {
         let socket = UdpSocket::from(socket);
         let local = socket.local_addr()?;
         Ok(Self { socket, local })
@@ -115,23 +126,15 @@ impl ListeningSocket {
 
     /// Reads a datagram, without waiting.
     pub(crate) fn recv(&self, buffer: &mut [u8]) -> io::Result<(usize, FourTuple)> {
-        if !self.is_wildcard() {
-            let (length, peer) = self.socket.recv_from(buffer)?;
-            return Ok((
-                length,
-                FourTuple {
-                    peer,
-                    local: self.local,
-                },
-            ));
-        }
-        let mut control = nix::cmsg_space!(libc::in6_pktinfo, libc::in_pktinfo);
+        let mut control = self
+            .is_wildcard()
+            .then(|| nix::cmsg_space!(libc::in6_pktinfo, libc::in_pktinfo));
         let mut parts = [IoSliceMut::new(buffer)];
         let received = recvmsg::<SockaddrStorage>(
             self.socket.as_raw_fd(),
             &mut parts,
-            Some(&mut control),
-            MsgFlags::empty(),
+            control.as_deref_mut(),
+            MsgFlags::MSG_DONTWAIT,
         )?;
         let peer = received
             .address
@@ -144,6 +147,9 @@ impl ListeningSocket {
                 )
             })?;
         let mut local = self.local;
+        if !self.is_wildcard() {
+            return Ok((received.bytes, FourTuple { peer, local }));
+        }
         for message in received.cmsgs()? {
             match message {
                 ControlMessageOwned::Ipv6PacketInfo(info) => {
@@ -165,14 +171,12 @@ impl ListeningSocket {
         Ok((received.bytes, FourTuple { peer, local }))
     }
 
-    /// Sends a datagram from the address that the peer sent to.
-    pub(crate) fn send(&self, datagram: &[u8], to: FourTuple) -> io::Result<()> {
-        if !self.is_wildcard() {
-            return self.socket.send_to(datagram, to.peer).map(drop);
-        }
-        let parts = [IoSlice::new(datagram)];
+    /// Sends a datagram from the address that the peer sent to; `wait` says whether for as long as
+    /// the kernel's buffer is full.
+    pub(crate) fn send(&self, datagram: &[u8], to: FourTuple, wait: bool) -> io::Result<()> {
         let (v6, v4);
         let source = match to.local {
+            _ if !self.is_wildcard() => None,
             SocketAddr::V6(local) => {
                 v6 = libc::in6_pktinfo {
                     ipi6_addr: libc::in6_addr {
@@ -180,7 +184,7 @@ impl ListeningSocket {
                     },
                     ipi6_ifindex: local.scope_id(),
                 };
-                ControlMessage::Ipv6PacketInfo(&v6)
+                Some(ControlMessage::Ipv6PacketInfo(&v6))
             }
             SocketAddr::V4(local) => {
                 v4 = libc::in_pktinfo {
@@ -190,17 +194,20 @@ impl ListeningSocket {
                     },
                     ipi_addr: libc::in_addr { s_addr: 0 },
                 };
-                ControlMessage::Ipv4PacketInfo(&v4)
+                Some(ControlMessage::Ipv4PacketInfo(&v4))
             }
         };
-        let peer = SockaddrStorage::from(to.peer);
-        let flags = MsgFlags::empty();
+        let flags = if wait {
+            MsgFlags::empty()
+        } else {
+            MsgFlags::MSG_DONTWAIT
+        };
         sendmsg(
             self.socket.as_raw_fd(),
-            &parts,
-            &[source],
+            &[IoSlice::new(datagram)],
+            source.as_slice(),
             flags,
-            Some(&peer),
+            Some(&SockaddrStorage::from(to.peer)),
         )?;
         Ok(())
     }
@@ -312,6 +319,17 @@ fn new_socket(address: SocketAddr, too_long: TooLong) -> io::Result<Socket> {
     Ok(socket)
 }
 
+/// Options of a socket that carries the datagrams of all connections.
+fn prepare_for_many(socket: &Socket, local: SocketAddr) -> io::Result<()> {
+    report_destination(socket, local)?;
+    // The kernel gives less where `rmem_max` and `wmem_max` say so (`socket(7)`), and does not mind.
+    socket.set_recv_buffer_size(SHARED_BUFFER)?;
+    socket.set_send_buffer_size(SHARED_BUFFER)
+}
+
+/// Bytes asked for in each direction of a shared socket: some 1,800 datagrams of full size.
+const SHARED_BUFFER: usize = 4 << 20;
+
 fn share(socket: &Socket, sharing: PortSharing) -> io::Result<()> {
     match sharing {
         PortSharing::ReusePort => socket.set_reuse_port(true),
@@ -319,7 +337,11 @@ fn share(socket: &Socket, sharing: PortSharing) -> io::Result<()> {
     }
 }
 
-fn report_destination(socket: &Socket) -> io::Result<()> {
+/// Makes a wildcard socket tell which address each datagram was sent to.
+fn report_destination(socket: &Socket, local: SocketAddr) -> io::Result<()> {
+    if !local.ip().to_canonical().is_unspecified() {
+        return Ok(());
+    }
     if has_ipv6() {
         // Gives v4-mapped destinations too.
         setsockopt(socket, sockopt::Ipv6RecvPacketInfo, &true)?;

@@ -1,9 +1,8 @@
-//! One connected UDP socket as a connection's datagrams come and go: source check, ICMP policy, and
-//! waiting.
-//!
-//! While the handshake runs, the thread waits for the socket and for the mailbox in which the
-//! listener leaves early datagrams. Once settled it blocks in one `recvfrom` per datagram, and the
-//! receive timeout changes only when the deadline really moves. Runs on the connection's thread.
+//! How a connection's datagrams come and go: over a connected socket of its own, or through an inbox
+//! and a socket that it shares. Both wait, send, stop and end alike. Runs on the connection's thread.
+
+mod connected;
+mod shared;
 
 use std::io;
 use std::net::{Shutdown, SocketAddr, UdpSocket};
@@ -16,29 +15,32 @@ use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
 use socket2::SockRef;
 
-use crate::config::{Safeguard, Settings};
-use crate::core::record::client_hello_sequence;
-use crate::stats::{Counter, Stats};
+use crate::config::Settings;
+use crate::stats::Stats;
 use crate::sys::udp::Datagram;
 
 use super::handoff::Route;
-use super::icmp;
-use super::mailbox::{Mailbox, Post};
-use super::socket::{self, FourTuple};
+use super::mailbox::{Bell, Letter, Mailbox, Post};
+use super::socket::{FourTuple, ListeningSocket};
 
-/// A datagram that another peer's socket received.
+use connected::Connected;
+use shared::Shared;
+
+/// A datagram that another peer's socket received, or a hello that a connection found as it ended.
 #[derive(Debug)]
 pub(crate) struct Stray {
     pub(crate) tuple: FourTuple,
     pub(crate) datagram: Vec<u8>,
 }
 
+impl Letter for Stray {
+    fn len(&self) -> usize {
+        self.datagram.len()
+    }
+}
+
 /// Where strays go.
 pub(crate) type StrayPost = Post<Stray>;
-
-/// Datagrams looked through when a connection ends; more than a receive queue of the default size
-/// holds of hellos, and a bound if they come faster than they are read.
-const HANDED_BACK: usize = 1024;
 
 /// What waiting for a datagram brought.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,10 +58,16 @@ pub(crate) enum Arrival {
 /// Lets another thread end the waiting.
 #[derive(Debug, Clone)]
 pub struct StreamHandle {
-    /// Not an owner: a socket outliving its stream would take the client's next hello and never
-    /// answer.
-    socket: Weak<UdpSocket>,
+    waits_in: WaitsIn,
     stopped: Arc<AtomicBool>,
+}
+
+/// What the connection's thread waits for. Not an owner: a socket outliving its stream would take
+/// the client's next hello and never answer.
+#[derive(Debug, Clone)]
+enum WaitsIn {
+    Socket(Weak<UdpSocket>),
+    Inbox(Weak<Bell>),
 }
 
 impl StreamHandle {
@@ -68,90 +76,93 @@ impl StreamHandle {
     /// [`Recv::Stopped`](crate::Recv::Stopped). Sending stays possible.
     pub fn stop(&self) {
         self.stopped.store(true, Ordering::SeqCst);
-        if let Some(socket) = self.socket.upgrade() {
-            // Wakes the blocked thread; an error means that nobody can be waiting.
-            drop(SockRef::from(&*socket).shutdown(Shutdown::Read));
+        match &self.waits_in {
+            WaitsIn::Socket(socket) => {
+                if let Some(socket) = socket.upgrade() {
+                    // Wakes the blocked thread; an error means that nobody can be waiting.
+                    drop(SockRef::from(&*socket).shutdown(Shutdown::Read));
+                }
+            }
+            WaitsIn::Inbox(bell) => {
+                if let Some(bell) = bell.upgrade() {
+                    bell.ring();
+                }
+            }
         }
     }
 }
 
-/// A connected socket and, until settled, its inbox.
+/// A connection's way to its peer.
 #[derive(Debug)]
-pub(crate) struct Transport {
-    socket: Arc<UdpSocket>,
-    stopped: Arc<AtomicBool>,
-    peer: SocketAddr,
-    local: SocketAddr,
-    inbox: Option<Mailbox<Vec<u8>>>,
-    route: Option<Route>,
-    strays: Option<StrayPost>,
-    /// SO_RCVTIMEO as it is; `None` is for ever.
-    armed: Option<Duration>,
+pub(crate) enum Transport {
+    /// The kernel sorts the datagrams.
+    Connected(Connected),
+    /// The listener does.
+    Shared(Shared),
 }
 
-/// A wait may last this much longer than asked, to spare the system call that would shorten it.
-const SLACK: Duration = Duration::from_millis(10);
-
 impl Transport {
-    /// A server's side, as [`super::handoff`] makes it.
-    pub(crate) fn handed_off(
+    /// A server's side with a socket of its own.
+    pub(crate) fn connected(
         socket: UdpSocket,
         tuple: FourTuple,
         route: Route,
         inbox: Mailbox<Vec<u8>>,
         strays: StrayPost,
     ) -> Self {
-        Self {
-            socket: Arc::new(socket),
-            stopped: Arc::default(),
-            peer: tuple.peer,
-            local: tuple.local,
-            inbox: Some(inbox),
-            route: Some(route),
-            strays: Some(strays),
-            armed: None,
-        }
+        Self::Connected(Connected::handed_off(socket, tuple, route, inbox, strays))
     }
 
-    /// A client's side: nobody shares its port, so it is settled from the start.
+    /// A server's side on the listening socket.
+    pub(crate) fn shared(
+        socket: Arc<ListeningSocket>,
+        tuple: FourTuple,
+        route: Route,
+        inbox: Mailbox<Vec<u8>>,
+        strays: StrayPost,
+    ) -> Self {
+        Self::Shared(Shared::new(socket, tuple, route, inbox, strays))
+    }
+
+    /// A client's side.
+    ///
+    /// # Errors
+    /// The kernel does not tell the socket's address.
     pub(crate) fn client(socket: UdpSocket, peer: SocketAddr) -> io::Result<Self> {
-        let local = socket.local_addr()?;
-        Ok(Self {
-            socket: Arc::new(socket),
-            stopped: Arc::default(),
-            peer,
-            local,
-            inbox: None,
-            route: None,
-            strays: None,
-            armed: None,
-        })
+        Connected::client(socket, peer).map(Self::Connected)
     }
 
     /// The peer's address.
     pub(crate) fn peer(&self) -> SocketAddr {
-        self.peer
+        self.tuple().peer
     }
 
     /// The local address.
     pub(crate) fn local(&self) -> SocketAddr {
-        self.local
+        self.tuple().local
+    }
+
+    fn tuple(&self) -> FourTuple {
+        match self {
+            Self::Connected(connected) => connected.tuple(),
+            Self::Shared(shared) => shared.tuple(),
+        }
     }
 
     /// A handle for other threads.
     pub(crate) fn handle(&self) -> StreamHandle {
-        StreamHandle {
-            socket: Arc::downgrade(&self.socket),
-            stopped: Arc::clone(&self.stopped),
+        match self {
+            Self::Connected(connected) => connected.handle(),
+            Self::Shared(shared) => shared.handle(),
         }
     }
 
     /// The handshake is complete: nothing early is missing any more.
     pub(crate) fn settle(&mut self) {
-        if let Some(route) = &self.route {
-            route.settle();
+        match self {
+            Self::Connected(connected) => connected.settle(),
+            Self::Shared(_) => {}
         }
-        self.inbox = None;
     }
 
     /// Waits for a datagram of the peer.
@@ -165,47 +176,9 @@ impl Transport {
         settings: &Settings,
         stats: &Stats,
     ) -> io::Result<Arrival> {
-        loop {
-            if self.stopped.load(Ordering::SeqCst) {
-                return Ok(Arrival::Stopped);
-            }
-            if let Some(early) = self.inbox.as_ref().and_then(Mailbox::take) {
-                datagram.copy_from(&early);
-                return Ok(Arrival::Datagram);
-            }
-            // With an inbox the waiting is for both, below.
-            let wait = self.inbox.is_none() && self.prepare_wait(deadline)?;
-            match datagram.recv_from(self.socket.as_fd(), wait) {
-                // A socket whose receiving side is shut down reads as an empty datagram of nobody.
-                Ok(None) => return Ok(Arrival::Stopped),
-                Ok(Some(from)) => {
-                    if from == self.peer || !settings.keeps(Safeguard::SourceCheck) {
-                        return Ok(Arrival::Datagram);
-                    }
-                    self.return_stray(datagram.bytes(), from, settings, stats);
-                }
-                Err(error) if icmp::is_interrupted(&error) => {}
-                Err(error) if icmp::is_empty(&error) => {
-                    let left = time_left(deadline);
-                    if let Some(inbox) = &self.inbox
-                        && left.is_none_or(|left| !left.is_zero())
-                    {
-                        inbox.wait(std::iter::once(self.socket.as_fd()), left)?;
-                        continue;
-                    }
-                }
-                Err(error) if icmp::is_icmp(&error) && settings.keeps(Safeguard::IcmpPolicy) => {
-                    stats.count(Counter::IcmpOnReceive);
-                    if settings.probe_when_idle.is_some() {
-                        return Ok(Arrival::Hint);
-                    }
-                }
-                Err(error) => return Err(error),
-            }
-            // Strays and ICMP errors that come faster than they are read must not stop the clock.
-            if time_left(deadline).is_some_and(|left| left.is_zero()) {
-                return Ok(Arrival::TimedOut);
-            }
+        match self {
+            Self::Connected(connected) => connected.recv(datagram, deadline, settings, stats),
+            Self::Shared(shared) => shared.recv(datagram, deadline),
         }
     }
 
@@ -231,106 +204,13 @@ impl Transport {
     }
 
     /// Sends a datagram, or loses it: an unsent datagram is a lost one, and the timers know what
-    /// to do about those. Returns what the interface takes, if this was more.
+    /// to do about those. Returns what the interface takes, if this was more and the kernel says so.
     pub(crate) fn send(&self, datagram: &[u8], stats: &Stats) -> Option<u16> {
-        let mut too_long = 0;
-        // A pending ICMP error takes the place of the first attempt: the kernel reports it and
-        // does not send.
-        for _ in 0..2 {
-            match self.socket.send(datagram) {
-                Ok(_) => {
-                    stats.add(Counter::IcmpOnSend, too_long);
-                    stats.count(Counter::DatagramsSent);
-                    return None;
-                }
-                Err(error) if icmp::is_too_long(&error) => too_long += 1,
-                Err(error) if icmp::is_icmp(&error) => stats.count(Counter::IcmpOnSend),
-                Err(error) if icmp::is_interrupted(&error) => {}
-                Err(_) => break,
-            }
-        }
-        // ICMP's word is spoken once, the interface's each time.
-        let link_mtu = (too_long == 2)
-            .then(|| socket::give_in(&self.socket, self.peer, datagram.len()))
-            .flatten();
-        match link_mtu {
-            Some(_) => stats.count(Counter::LinkMtuLowered),
-            None => stats.add(Counter::IcmpOnSend, too_long),
-        }
-        let outcome = if link_mtu.is_some() && self.socket.send(datagram).is_ok() {
-            Counter::DatagramsSent
-        } else {
-            Counter::DatagramsUnsent
-        };
-        stats.count(outcome);
-        link_mtu
-    }
-
-    /// Arranges for the next receive to wait until about `deadline`; says whether it should wait at
-    /// all.
-    fn prepare_wait(&mut self, deadline: Option<Instant>) -> io::Result<bool> {
-        let wanted = time_left(deadline);
-        if wanted.is_some_and(|wanted| wanted.is_zero()) {
-            return Ok(false);
-        }
-        let near_enough = match (wanted, self.armed) {
-            (Some(wanted), Some(armed)) => armed >= wanted && armed - wanted <= SLACK,
-            (wanted, armed) => wanted == armed,
-        };
-        if !near_enough {
-            self.socket.set_read_timeout(wanted)?;
-            self.armed = wanted;
-        }
-        Ok(true)
-    }
-
-    fn return_stray(&self, datagram: &[u8], from: SocketAddr, settings: &Settings, stats: &Stats) {
-        let tuple = FourTuple {
-            peer: from,
-            local: self.local,
-        };
-        let forwarded = settings.keeps(Safeguard::StrayForwarding)
-            && self.strays.as_ref().is_some_and(|post| {
-                post.send(Stray {
-                    tuple,
-                    datagram: datagram.to_vec(),
-                })
-            });
-        let outcome = if forwarded {
-            Counter::StraysToListener
-        } else {
-            Counter::StraysDropped
-        };
-        stats.count(outcome);
-    }
-}
-
-impl Drop for Transport {
-    /// Hands what has come since the last receive back to the listener: a client that starts its
-    /// next connection from the same port at once would otherwise lose its hello with the socket.
-    fn drop(&mut self) {
-        let (Some(route), Some(strays)) = (self.route.take(), &self.strays) else {
-            return;
-        };
-        // The route first, or the listener would send the hello here again.
-        drop(route);
-        let mut datagram = Datagram::empty();
-        for _ in 0..HANDED_BACK {
-            let Ok(Some(peer)) = datagram.recv_from(self.socket.as_fd(), false) else {
-                return;
-            };
-            let tuple = FourTuple {
-                peer,
-                local: self.local,
-            };
-            let bytes = datagram.bytes();
-            // What belongs to the connection that ends here is of no use to anyone.
-            if peer != self.peer || client_hello_sequence(bytes).is_some() {
-                let datagram = bytes.to_vec();
-                if !strays.send(Stray { tuple, datagram }) {
-                    // Full: the rest is lost, as it would be in a full socket.
-                    return;
-                }
+        match self {
+            Self::Connected(connected) => connected.send(datagram, stats),
+            Self::Shared(shared) => {
+                shared.send(datagram, stats);
+                None
             }
         }
     }
@@ -338,7 +218,10 @@ impl Drop for Transport {
 
 impl AsFd for Transport {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+        match self {
+            Self::Connected(connected) => connected.as_fd(),
+            Self::Shared(shared) => shared.as_fd(),
+        }
     }
 }
 

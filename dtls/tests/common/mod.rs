@@ -3,7 +3,7 @@
     clippy::unwrap_used,
     reason = "helpers of tests: a failure is the test's"
 )]
-#![allow(dead_code, reason = "each test binary uses its part")]
+#![allow(dead_code, unused_macros, reason = "each test binary uses its part")]
 
 pub(crate) mod ends;
 pub(crate) mod pair;
@@ -19,6 +19,19 @@ use dtls::{
     TrustAnchors,
 };
 use dtls_certs::{Profile, TestPki};
+
+/// Makes each function two tests, `connected::name` and `shared::name`. One that is not listed is
+/// reported as unused.
+macro_rules! on_each_transport {
+    ($($name:ident),+ $(,)?) => {
+        mod connected {
+            $(#[test] fn $name() { super::$name(dtls::Transport::Connected); })+
+        }
+        mod shared {
+            $(#[test] fn $name() { super::$name(dtls::Transport::Shared); })+
+        }
+    };
+}
 
 /// One PKI for the whole test process.
 pub(crate) static PKI: LazyLock<TestPki> = LazyLock::new(|| TestPki::new().unwrap());
