@@ -38,6 +38,13 @@ fn a_thousand_forwarded_connections_lose_nothing_and_all_are_closed_in_order() {
     assert_eq!(finished.counter("datagrams_from_backend"), each);
 }
 
+#[test]
+fn a_thousand_connections_on_one_socket_lose_nothing_and_all_are_closed_in_order() {
+    // The one socket's queue bounds how many datagrams may come at the same moment.
+    let finished = serve_a_thousand(&["--transport", "shared"], 1, 200);
+    assert_eq!(finished.counter("dropped_inbox_full"), 0);
+}
+
 fn serve_a_thousand(arguments: &[&str], descriptors: usize, at_once: usize) -> Finished {
     // The clients' sockets are this process's.
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();

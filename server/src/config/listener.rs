@@ -157,6 +157,9 @@ pub(crate) fn ready(
     if let Some(sharing) = options.port_sharing {
         builder = builder.port_sharing(sharing.into());
     }
+    if let Some(transport) = options.transport {
+        builder = builder.transport(transport.into());
+    }
     if let Some(log) = key_log {
         builder = builder.key_log(log);
     }

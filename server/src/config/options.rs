@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use dtls::Fingerprint;
 
-use super::values::{ClientAuth, NamedIdentity, PortSharing, Suites, Time, TimeOrNone};
+use super::values::{ClientAuth, NamedIdentity, PortSharing, Suites, Time, TimeOrNone, Transport};
 use crate::service::{IdleCounts, ProxyProtocol, ServiceName};
 
 /// What may be said of a listener.
@@ -116,4 +116,8 @@ pub(crate) struct ListenerOptions {
     /// How the sockets of all connections share the port [default: reuseport]
     #[arg(long, value_enum, value_name = "HOW", help_heading = "Network")]
     pub(crate) port_sharing: Option<PortSharing>,
+
+    /// How connections receive and send [default: connected]
+    #[arg(long, value_enum, value_name = "HOW", help_heading = "Network")]
+    pub(crate) transport: Option<Transport>,
 }

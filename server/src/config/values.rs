@@ -129,6 +129,24 @@ impl From<PortSharing> for dtls::PortSharing {
     }
 }
 
+/// How connections receive and send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Transport {
+    /// A connected socket each: cheapest up to some thousand connections
+    Connected,
+    /// All through one socket: a datagram costs the same, however many connections there are
+    Shared,
+}
+
+impl From<Transport> for dtls::Transport {
+    fn from(transport: Transport) -> Self {
+        match transport {
+            Transport::Connected => Self::Connected,
+            Transport::Shared => Self::Shared,
+        }
+    }
+}
+
 pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| {
         "give an IP address and a port, such as 127.0.0.1:4433, [::1]:4433 or [::]:4433".to_owned()
