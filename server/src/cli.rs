@@ -1,35 +1,30 @@
 //! What was typed. Main thread.
 
-use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 
-use crate::config::ListenerOptions;
+use crate::config::{ListenerOptions, ServerOptions};
 
 /// A DTLS 1.2 server for UDP services: one blocking thread per connection
 #[derive(Debug, Parser)]
 #[command(name = "dtls-server", version, after_help = AFTER_HELP)]
 pub struct Args {
+    /// Read settings from this TOML file; flags win over it, in each of its listeners
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+
+    /// Check every setting and file, say what would be started with which settings, and end
+    #[arg(long)]
+    pub(crate) check: bool,
+
     #[command(flatten)]
     pub(crate) listener: ListenerOptions,
 
-    /// Connections at once, handshakes included; beyond them new clients get no answer and try
-    /// again [default: as many as the descriptor limit carries, at most 10000]
-    #[arg(long, value_name = "N")]
-    pub(crate) max_connections: Option<NonZeroUsize>,
+    #[command(flatten)]
+    pub(crate) server: ServerOptions,
 
-    /// After a signal, let connections go on for this long before closing those that are left
-    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
-    pub(crate) drain_timeout: Duration,
-
-    /// Append the session secrets to this file, for a network analyser; whoever reads it reads
-    /// all traffic
-    #[arg(long, value_name = "FILE")]
-    pub(crate) keylog: Option<PathBuf>,
-
-    /// How to print the counters at the end
+    /// How to print the counters at the end, and the settings of --check
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Format::Text)]
     pub(crate) format: Format,
 
@@ -57,6 +52,18 @@ Examples:
       In front of a plain CoAP server: each client has a UDP socket of its own towards the backend.
   dtls-server --listen '[::]:5684' --psk-file keys --suites iot
       Pre-shared keys alone, no certificate; a line of the file: sensor-17:6f1ed002ab5595859014ebf0951522d9
+  dtls-server --config server.toml --check
+      A key of the file is a flag without its dashes; [[listener]] begins each listener:
+        drain-timeout = \"30s\"
+        [[listener]]
+        preset = \"coaps\"
+        psk-file = \"keys\"
+        [[listener]]
+        listen = \"[::]:4433\"
+        cert = \"server.pem\"
+        key = \"server.key\"
+        sni = [{ name = \"a.example\", cert = \"a.pem\", key = \"a.key\" }]
+      Relative file names begin at the file's folder.
 
 Signals: after SIGINT, SIGTERM or SIGHUP no further client is answered. Connections may go on until
 --drain-timeout; those left then get a close_notify, the counters are printed and the server ends. It

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::config::Problem;
+use crate::config::{FileError, Problem};
 use crate::limits::LimitError;
 use crate::shutdown::CLOSING;
 
@@ -29,8 +29,8 @@ pub(crate) enum Failure {
         /// How many.
         left: usize,
     },
-    /// The counters could not be printed.
-    #[error("cannot print the counters: {0}")]
+    /// The counters or the settings could not be printed.
+    #[error("cannot print: {0}")]
     Report(io::Error),
 }
 
@@ -48,9 +48,12 @@ impl Failure {
 /// What was typed, or a file it names, is wrong.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConfigError {
-    /// Nowhere to listen.
-    #[error("--listen ADDR:PORT is missing, such as --listen '[::]:4433'; see --help")]
-    NoAddress,
+    /// The configuration file.
+    #[error(transparent)]
+    File(FileError),
+    /// Which of them?
+    #[error("--listen: the file has {0} listeners; change the address of one of them there")]
+    OneAddressForMany(usize),
     /// A listener's settings.
     #[error("{place}{problem}")]
     Listener {
@@ -61,10 +64,12 @@ pub(crate) enum ConfigError {
     },
     /// The key log cannot be written.
     #[error(
-        "cannot write the key log {}: {source}; choose another file with --keylog",
+        "{place}cannot write the key log {}: {source}; choose another file",
         path.display()
     )]
     KeyLog {
+        /// Where the setting was given.
+        place: String,
         /// The file.
         path: PathBuf,
         /// The system's reason.

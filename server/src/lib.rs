@@ -31,24 +31,31 @@ mod error;
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
+use std::sync::Arc;
 
-use dtls::{DtlsListener, ServerConfigBuilder};
+use dtls::DtlsListener;
 
 pub use cli::Args;
+pub use config::Adjust;
 
-use config::{ClientAuth, Config};
+use config::{ClientAuth, Config, ListenerConfig};
 use error::{Failure, StartError};
 use listener::{Bound, Running};
 use shutdown::Cause;
 use worker::Context;
 
 /// Runs the server until a signal ends it. `adjust` has the last word on the library's settings.
-pub fn run(
-    args: Args,
-    adjust: impl FnOnce(ServerConfigBuilder) -> ServerConfigBuilder,
-) -> ExitCode {
+pub fn run(args: Args, adjust: &Adjust) -> ExitCode {
     start_logging(args.verbose);
-    match Config::check(args, adjust).and_then(serve) {
+    let only_check = args.check;
+    let outcome = Config::check(args, adjust).and_then(|config| {
+        if only_check {
+            config::print(&mut io::stdout().lock(), &config).map_err(Failure::Report)
+        } else {
+            serve(config)
+        }
+    });
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             say(&format!("dtls-server: {failure}"));
@@ -60,31 +67,33 @@ pub fn run(
 /// Starts every thread, waits for the end and reports.
 ///
 /// # Errors
-/// The system refuses a port or a thread, the listener breaks, or connections outlive the drain.
+/// The system refuses a port or a thread, a listener breaks, or connections outlive the drain.
 fn serve(config: Config) -> Result<(), Failure> {
-    let listener = DtlsListener::bind(config.listen, config.dtls).map_err(StartError::Bind)?;
-    let service = config.service.to_string();
-    let context = Context {
-        service: config.service,
-        stats: config.stats,
-    };
-    let bound = Bound::new(listener, context, config.max_connections);
+    // All ports before any client is answered.
+    let mut bound = Vec::new();
+    for listener in config.listeners {
+        let socket =
+            DtlsListener::bind(listener.listen, listener.dtls.clone()).map_err(StartError::Bind)?;
+        let context = Context {
+            service: listener.service.clone(),
+            stats: Arc::clone(&listener.stats),
+        };
+        bound.push((
+            Bound::new(socket, context, listener.max_connections),
+            listener,
+        ));
+    }
     let (causes, cause) = crossbeam_channel::bounded(1);
     // Before the line that says the server is ready: from then on a signal must end it in order.
     shutdown::on_signals(causes.clone()).map_err(StartError::Signals)?;
-    let mut running = [bound.start(causes).map_err(StartError::Thread)?];
-    if let Some(fingerprint) = &config.throwaway {
-        say(&format!(
-            "no --cert given: using a throw-away certificate, SHA-256 fingerprint {fingerprint}"
-        ));
+    let mut running = Vec::new();
+    for (bound, config) in bound {
+        let one = bound.start(causes.clone()).map_err(StartError::Thread)?;
+        announce(&one, &config);
+        running.push(one);
     }
-    say(&format!(
-        "listening on {} (service {service}, at most {} connections, {})",
-        running[0].address,
-        config.max_connections,
-        clients(config.client_auth, config.psk),
-    ));
-    // The listener thread and the signal handler hold the other ends; the former outlives this.
+    drop(causes);
+    // The listener threads and the signal handler hold the other ends; the former outlive this.
     let cause = cause.recv().unwrap_or(Cause::Signal);
     let open: usize = running.iter().map(|one| one.pool.connections()).sum();
     log::info!(
@@ -99,6 +108,22 @@ fn serve(config: Config) -> Result<(), Failure> {
         Cause::Signal if left > 0 => Err(Failure::Undrained { left }),
         Cause::Signal => Ok(()),
     }
+}
+
+/// Says that a listener is ready.
+fn announce(running: &Running, config: &ListenerConfig) {
+    if let Some(fingerprint) = &config.throwaway {
+        say(&format!(
+            "no certificate given: using a throw-away certificate, SHA-256 fingerprint {fingerprint}"
+        ));
+    }
+    say(&format!(
+        "listening on {} (service {}, at most {} connections, {})",
+        running.address,
+        config.service,
+        config.max_connections,
+        clients(config.client_auth, config.psk),
+    ));
 }
 
 /// What clients have to prove, in a few words.

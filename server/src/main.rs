@@ -2,10 +2,12 @@
 #![forbid(unsafe_code)]
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Parser;
-use dtls_server::Args;
+use dtls_server::{Adjust, Args};
 
 fn main() -> ExitCode {
-    dtls_server::run(Args::parse(), std::convert::identity)
+    let as_it_is: Adjust = Arc::new(std::convert::identity);
+    dtls_server::run(Args::parse(), &as_it_is)
 }

@@ -14,12 +14,14 @@ use std::sync::Arc;
 
 use clap::ValueEnum;
 use dtls::{DtlsStream, Recv, RecvError, SendError};
+use serde::{Deserialize, Serialize};
 
 use forward::ConnectError;
 pub(crate) use forward::{Backend, Forward, IdleCounts, ProxyProtocol, port_range};
 
 /// The services, as they are typed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum ServiceName {
     /// Send every datagram back (RFC 862)
     Echo,

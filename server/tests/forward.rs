@@ -441,7 +441,10 @@ fn talk_until_closed(stream: &mut DtlsStream) -> bool {
 fn a_forward_without_a_usable_backend_does_not_start() {
     for (arguments, names) in [
         (&["--service", "forward"][..], "--backend HOST:PORT"),
-        (&["--backend", "127.0.0.1:9"], "--backend: it has no effect"),
+        (
+            &["--service", "echo", "--backend", "127.0.0.1:9"],
+            "--backend: it has no effect",
+        ),
         (
             &["--proxy-protocol", "every"],
             "--proxy-protocol: it has no effect",

@@ -3,11 +3,12 @@
 #![forbid(unsafe_code)]
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Parser;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use dtls::{Safeguard, ServerConfigBuilder};
-use dtls_server::Args;
+use dtls_server::{Adjust, Args};
 use strum::VariantNames;
 
 /// The server with safeguards switched off, for tests only
@@ -24,11 +25,13 @@ struct Weakened {
 
 fn main() -> ExitCode {
     let Weakened { server, without } = Weakened::parse();
-    dtls_server::run(server, |config| {
+    let weaken: Adjust = Arc::new(move |config| {
         without
-            .into_iter()
+            .iter()
+            .copied()
             .fold(config, ServerConfigBuilder::without)
-    })
+    });
+    dtls_server::run(server, &weaken)
 }
 
 fn safeguards() -> impl TypedValueParser<Value = Safeguard> {

@@ -2,18 +2,16 @@
 //! thread.
 
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use dtls::{Identity, KeyLog, ServerConfig, ServerConfigBuilder, Trust, TrustAnchors};
 
+use super::Adjust;
 use super::options::ListenerOptions;
 use super::psk_file::{PskFile, PskFileError};
 use super::values::{ClientAuth, NamedIdentity};
 use crate::throwaway;
-
-/// How long a silent client keeps its connection.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A listener's settings that need no file any more.
 #[derive(Debug)]
@@ -37,6 +35,28 @@ pub(crate) struct Mistake {
 /// What is wrong.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Problem {
+    /// Nowhere to listen.
+    #[error("the address to listen on is missing, such as --listen '[::]:4433'; see --help")]
+    NoAddress,
+    /// Half an address.
+    #[error("{ip} lacks a port; add one, such as {}, or choose a --preset", SocketAddr::new(*ip, 4433))]
+    NoPort {
+        /// The address.
+        ip: IpAddr,
+    },
+    /// Two listeners in each other's way.
+    #[error("{address} is in the way of the listener at {other}; give each a port of its own")]
+    SamePort {
+        /// The second one.
+        address: SocketAddr,
+        /// The first one.
+        other: SocketAddr,
+    },
+    /// A preset's clients must know whom they talk to.
+    #[error(
+        "its clients would not know a throw-away certificate; give --cert and --key, or --psk-file"
+    )]
+    NoIdentity,
     /// One of the pair is missing.
     #[error(
         "the certificate {} needs --key with the file of its private key; leave both out for a \
@@ -118,26 +138,21 @@ impl Problem {
 pub(crate) fn ready(
     options: &ListenerOptions,
     key_log: Option<KeyLog>,
-    adjust: impl FnOnce(ServerConfigBuilder) -> ServerConfigBuilder,
+    adjust: &Adjust,
 ) -> Result<Ready, Mistake> {
     let psk = psk(options)?;
     let keys = psk.as_ref().map(PskFile::len);
     let (builder, throwaway) = identified(options, psk)?;
     let (client_auth, trust) = client_auth(options)?;
-    let mut builder = builder.client_auth(trust).idle_timeout(
-        options
-            .idle_timeout
-            .map_or(Some(IDLE_TIMEOUT), |time| time.0),
-    );
+    let mut builder = builder.client_auth(trust);
+    if let Some(time) = options.idle_timeout {
+        builder = builder.idle_timeout(time.0);
+    }
     if let Some(time) = options.handshake_timeout {
         builder = builder.handshake_timeout(time.0);
     }
-    if options.retransmit_initial.is_some() || options.retransmit_max.is_some() {
-        let initial = options
-            .retransmit_initial
-            .map_or(RETRANSMIT.0, |time| time.0);
-        let longest = options.retransmit_max.map_or(RETRANSMIT.1, |time| time.0);
-        builder = builder.retransmission_timer(initial, longest);
+    if let (Some(initial), Some(longest)) = (options.retransmit_initial, options.retransmit_max) {
+        builder = builder.retransmission_timer(initial.0, longest.0);
     }
     if let Some(suites) = options.suites {
         builder = builder.suites(suites.into());
@@ -174,9 +189,6 @@ pub(crate) fn ready(
     })
 }
 
-/// RFC 6347 §4.2.4.1, as the library has it.
-const RETRANSMIT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
-
 /// A builder with what the server shows and knows of itself, and the fingerprint of a certificate
 /// that was just made.
 fn identified(
@@ -198,6 +210,7 @@ fn identified(
             ServerConfig::builder(identity).psk(move |identity| keys.find(identity))
         }
         (None, Some(keys)) => ServerConfig::psk_builder(move |identity| keys.find(identity)),
+        (None, None) if options.preset.is_some() => return Err(Problem::NoIdentity.of("preset")),
         (None, None) => {
             let (identity, fingerprint) = make_throwaway().map_err(|problem| problem.of(""))?;
             throwaway = Some(fingerprint);
@@ -264,7 +277,7 @@ fn client_auth(options: &ListenerOptions) -> Result<(ClientAuth, dtls::ClientAut
         return Err(Problem::CrlWithoutCa.of("client-crl"));
     }
     if let Some(pins) = &options.client_pin {
-        let pins = Trust::Pins(pins.clone());
+        let pins = Trust::Pins(pins.iter().map(|pin| pin.0).collect());
         trust = Some(match trust {
             Some(anchors) => anchors.or(pins),
             None => pins,
@@ -283,6 +296,11 @@ fn client_auth(options: &ListenerOptions) -> Result<(ClientAuth, dtls::ClientAut
         }
         (None | Some(ClientAuth::Required), Some(trust)) => {
             Ok((ClientAuth::Required, dtls::ClientAuth::Required(trust)))
+        }
+        // Then a pre-shared key is the only proof, and no certificate is good.
+        (Some(ClientAuth::Required), None) if options.psk_file.is_some() => {
+            let nobody = dtls::ClientAuth::Required(Trust::Pins(Vec::new()));
+            Ok((ClientAuth::Required, nobody))
         }
         (Some(ClientAuth::Optional | ClientAuth::Required), None) => {
             Err(Problem::TrustInNobody.of("client-auth"))

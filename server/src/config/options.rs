@@ -1,19 +1,31 @@
 //! A listener's settings as they are written: each may be missing. Main thread, at the start.
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
 
-use dtls::Fingerprint;
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::Value;
 
-use super::values::{ClientAuth, NamedIdentity, PortSharing, Suites, Time, TimeOrNone, Transport};
+use super::preset::Preset;
+use super::values::{
+    ClientAuth, Listen, NamedIdentity, Pin, PortSharing, Suites, Time, TimeOrNone, Transport,
+};
 use crate::service::{IdleCounts, ProxyProtocol, ServiceName};
 
 /// What may be said of a listener.
-#[derive(Debug, Clone, Default, clap::Args)]
+///
+/// One struct for flags, file, presets and defaults: a flag and its key in the file have one name.
+#[derive(Debug, Clone, Default, clap::Args, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
 pub(crate) struct ListenerOptions {
     /// Address and port to listen on; [::]:4433 takes IPv4 too, port 0 takes any free port
-    #[arg(long, value_name = "ADDR:PORT", value_parser = super::values::address)]
-    pub(crate) listen: Option<SocketAddr>,
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) listen: Option<Listen>,
+
+    /// Defaults for a protocol: coaps (CoAP, port 5684), syslog (6514), radius (2083);
+    /// --check shows them
+    #[arg(long, value_enum, value_name = "PROTOCOL")]
+    pub(crate) preset: Option<Preset>,
 
     /// What to do with the clients' datagrams [default: echo]
     #[arg(long, value_enum)]
@@ -35,10 +47,12 @@ pub(crate) struct ListenerOptions {
     /// Certificate chain in PEM form, the server's own first; without it, and without --psk-file,
     /// a throw-away certificate is made and its fingerprint printed
     #[arg(long, value_name = "FILE", help_heading = "Identity")]
+    #[serde(serialize_with = "path")]
     pub(crate) cert: Option<PathBuf>,
 
     /// Private key of the certificate, in PEM form
     #[arg(long, value_name = "FILE", help_heading = "Identity")]
+    #[serde(serialize_with = "path")]
     pub(crate) key: Option<PathBuf>,
 
     /// Show this certificate to clients that ask for NAME (server_name), a host name or
@@ -49,6 +63,7 @@ pub(crate) struct ListenerOptions {
     /// Take clients with pre-shared keys: a line of the file is IDENTITY:KEY, the key in
     /// hexadecimal; # starts a comment line
     #[arg(long, value_name = "FILE", help_heading = "Identity")]
+    #[serde(serialize_with = "path")]
     pub(crate) psk_file: Option<PathBuf>,
 
     /// Helps clients that have several pre-shared keys to choose one; sent in clear text
@@ -62,16 +77,18 @@ pub(crate) struct ListenerOptions {
 
     /// Authorities in PEM form in which the clients' certificates must end
     #[arg(long, value_name = "FILE", help_heading = "Clients")]
+    #[serde(serialize_with = "path")]
     pub(crate) client_ca: Option<PathBuf>,
 
     /// Revocation lists in PEM form: a current one of every authority in a client's chain
     #[arg(long, value_name = "FILE", help_heading = "Clients")]
+    #[serde(serialize_with = "path")]
     pub(crate) client_crl: Option<PathBuf>,
 
     /// Take this client certificate, whatever its issuer, dates and names; SHA-256, may be
     /// repeated. Beside --client-ca, either is good enough
     #[arg(long, value_name = "FINGERPRINT", help_heading = "Clients")]
-    pub(crate) client_pin: Option<Vec<Fingerprint>>,
+    pub(crate) client_pin: Option<Vec<Pin>>,
 
     /// Cipher suites [default: recommended]
     #[arg(long, value_enum, value_name = "WHICH", help_heading = "Protocol")]
@@ -120,4 +137,112 @@ pub(crate) struct ListenerOptions {
     /// How connections receive and send [default: connected]
     #[arg(long, value_enum, value_name = "HOW", help_heading = "Network")]
     pub(crate) transport: Option<Transport>,
+
+    /// Connections at once, handshakes included; beyond them new clients get no answer and try
+    /// again [default: as many as the descriptor limit carries, at most 10000, shared by all
+    /// listeners]
+    #[arg(long, value_name = "N", help_heading = "Limits")]
+    pub(crate) max_connections: Option<NonZeroUsize>,
+}
+
+impl ListenerOptions {
+    /// What these say, and where they say nothing, what `other` says.
+    pub(super) fn or(self, other: Self) -> Self {
+        Self {
+            listen: self.listen.or(other.listen),
+            preset: self.preset.or(other.preset),
+            service: self.service.or(other.service),
+            backend: self.backend.or(other.backend),
+            proxy_protocol: self.proxy_protocol.or(other.proxy_protocol),
+            idle_counts: self.idle_counts.or(other.idle_counts),
+            cert: self.cert.or(other.cert),
+            key: self.key.or(other.key),
+            sni: self.sni.or(other.sni),
+            psk_file: self.psk_file.or(other.psk_file),
+            psk_hint: self.psk_hint.or(other.psk_hint),
+            client_auth: self.client_auth.or(other.client_auth),
+            client_ca: self.client_ca.or(other.client_ca),
+            client_crl: self.client_crl.or(other.client_crl),
+            client_pin: self.client_pin.or(other.client_pin),
+            suites: self.suites.or(other.suites),
+            alpn: self.alpn.or(other.alpn),
+            heartbeat: self.heartbeat.or(other.heartbeat),
+            probe_when_idle: self.probe_when_idle.or(other.probe_when_idle),
+            handshake_timeout: self.handshake_timeout.or(other.handshake_timeout),
+            idle_timeout: self.idle_timeout.or(other.idle_timeout),
+            retransmit_initial: self.retransmit_initial.or(other.retransmit_initial),
+            retransmit_max: self.retransmit_max.or(other.retransmit_max),
+            link_mtu: self.link_mtu.or(other.link_mtu),
+            port_sharing: self.port_sharing.or(other.port_sharing),
+            transport: self.transport.or(other.transport),
+            max_connections: self.max_connections.or(other.max_connections),
+        }
+    }
+
+    /// Reads relative file names from `folder` on.
+    pub(super) fn resolve(&mut self, folder: &Path) {
+        let files = [
+            &mut self.cert,
+            &mut self.key,
+            &mut self.psk_file,
+            &mut self.client_ca,
+            &mut self.client_crl,
+        ];
+        let named = self.sni.iter_mut().flatten();
+        let named = named.flat_map(|named| [&mut named.cert, &mut named.key]);
+        for file in files.into_iter().flatten().chain(named) {
+            *file = folder.join(&*file);
+        }
+    }
+
+    /// What is said, by key.
+    pub(super) fn said(&self) -> serde_json::Map<String, Value> {
+        match serde_json::to_value(self) {
+            Ok(Value::Object(mut all)) => {
+                all.retain(|_, value| !value.is_null());
+                all
+            }
+            // Every key is a string, and no value refuses to be written.
+            _ => serde_json::Map::new(),
+        }
+    }
+}
+
+/// What may be said of the whole server.
+#[derive(Debug, Clone, Default, clap::Args, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub(crate) struct ServerOptions {
+    /// After a signal, let connections go on for this long before closing those that are left
+    /// [default: 5s]
+    #[arg(long, value_name = "TIME")]
+    pub(crate) drain_timeout: Option<Time>,
+
+    /// Append the session secrets to this file, for a network analyser; whoever reads it reads
+    /// all traffic
+    #[arg(long, value_name = "FILE")]
+    pub(crate) keylog: Option<PathBuf>,
+
+    /// In a file only: one for each address.
+    #[arg(skip)]
+    pub(crate) listener: Vec<ListenerOptions>,
+}
+
+impl ServerOptions {
+    /// Reads relative file names from `folder` on.
+    pub(super) fn resolve(&mut self, folder: &Path) {
+        if let Some(file) = &mut self.keylog {
+            *file = folder.join(&*file);
+        }
+        for listener in &mut self.listener {
+            listener.resolve(folder);
+        }
+    }
+}
+
+/// A path for people to read, whatever its bytes.
+fn path<S: Serializer>(path: &Option<PathBuf>, serializer: S) -> Result<S::Ok, S::Error> {
+    match path {
+        Some(path) => serializer.collect_str(&path.display()),
+        None => serializer.serialize_none(),
+    }
 }

@@ -12,20 +12,28 @@ use crate::stats::Stats;
 /// # Errors
 /// A forward without a backend, or a backend without a forward.
 pub(super) fn ready(options: &ListenerOptions, stats: &Arc<Stats>) -> Result<Service, Mistake> {
-    let simple = match options.service {
-        None | Some(ServiceName::Echo) => Service::Echo,
-        Some(ServiceName::Discard) => Service::Discard,
-        Some(ServiceName::Chargen) => Service::Chargen,
-        Some(ServiceName::Forward) => return forward(options, stats),
+    let simple = match name(options) {
+        ServiceName::Echo => Service::Echo,
+        ServiceName::Discard => Service::Discard,
+        ServiceName::Chargen => Service::Chargen,
+        ServiceName::Forward => return forward(options, stats),
     };
     let given = [
         ("backend", options.backend.is_some()),
         ("proxy-protocol", options.proxy_protocol.is_some()),
-        ("idle-counts", options.idle_counts.is_some()),
     ];
     match given.into_iter().find(|(_, given)| *given) {
         Some((key, _)) => Err(Problem::NotForward.of(key)),
         None => Ok(simple),
+    }
+}
+
+/// Which service: whoever names a backend means to forward to it.
+pub(super) fn name(options: &ListenerOptions) -> ServiceName {
+    match options.service {
+        Some(name) => name,
+        None if options.backend.is_some() => ServiceName::Forward,
+        None => ServiceName::Echo,
     }
 }
 

@@ -1,15 +1,102 @@
 //! The values that settings take, and how they are written. Pure.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use clap::ValueEnum;
+use dtls::Fingerprint;
+use serde::{Deserialize, Serialize, Serializer};
+
+/// Reads a value as it is typed, and writes it so again.
+macro_rules! as_text {
+    ($($value:ty),+) => {$(
+        impl TryFrom<String> for $value {
+            type Error = <Self as FromStr>::Err;
+
+            fn try_from(text: String) -> Result<Self, Self::Error> {
+                text.parse()
+            }
+        }
+
+        impl Serialize for $value {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+    )+};
+}
+
+as_text!(Listen, Time, TimeOrNone, Pin);
+
+/// Where to listen. A preset knows the port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct Listen {
+    pub(crate) ip: IpAddr,
+    pub(crate) port: Option<u16>,
+}
+
+impl FromStr for Listen {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if let Ok(address) = text.parse::<SocketAddr>() {
+            return Ok(address.into());
+        }
+        // [::1] without a port, too.
+        let bare = text
+            .strip_prefix('[')
+            .and_then(|text| text.strip_suffix(']'))
+            .unwrap_or(text);
+        bare.parse().map(|ip| Self { ip, port: None }).map_err(
+            |_| "give an IP address and a port, such as 127.0.0.1:4433, [::1]:4433 or [::]:4433",
+        )
+    }
+}
+
+impl From<SocketAddr> for Listen {
+    fn from(address: SocketAddr) -> Self {
+        Self {
+            ip: address.ip(),
+            port: Some(address.port()),
+        }
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.port {
+            Some(port) => SocketAddr::new(self.ip, port).fmt(f),
+            None => self.ip.fmt(f),
+        }
+    }
+}
+
+/// The fingerprint of a client's certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct Pin(pub(crate) Fingerprint);
+
+impl FromStr for Pin {
+    type Err = dtls::FingerprintError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse().map(Self)
+    }
+}
+
+impl fmt::Display for Pin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
 
 /// A length of time, such as `90s` or `5m`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
 pub(crate) struct Time(pub(crate) Duration);
 
 impl FromStr for Time {
@@ -29,7 +116,8 @@ impl fmt::Display for Time {
 }
 
 /// A length of time, or `none`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
 pub(crate) struct TimeOrNone(pub(crate) Option<Duration>);
 
 impl FromStr for TimeOrNone {
@@ -55,7 +143,8 @@ impl fmt::Display for TimeOrNone {
 }
 
 /// A certificate for those who ask for a name.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct NamedIdentity {
     pub(crate) name: String,
     pub(crate) cert: PathBuf,
@@ -82,7 +171,8 @@ impl FromStr for NamedIdentity {
 }
 
 /// Whether clients show certificates.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum ClientAuth {
     /// None is asked for
     Off,
@@ -93,7 +183,8 @@ pub(crate) enum ClientAuth {
 }
 
 /// Which cipher suites.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum Suites {
     /// AES-GCM and ChaCha20-Poly1305 (RFC 9325)
     #[value(alias = "default")]
@@ -112,7 +203,8 @@ impl From<Suites> for dtls::Suites {
 }
 
 /// How the sockets of all connections share the port.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum PortSharing {
     /// SO_REUSEPORT with a socket filter: nobody else can join the port (Linux)
     Reuseport,
@@ -130,7 +222,8 @@ impl From<PortSharing> for dtls::PortSharing {
 }
 
 /// How connections receive and send.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum Transport {
     /// A connected socket each: cheapest up to some thousand connections
     Connected,
@@ -147,15 +240,34 @@ impl From<Transport> for dtls::Transport {
     }
 }
 
-pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| {
-        "give an IP address and a port, such as 127.0.0.1:4433, [::1]:4433 or [::]:4433".to_owned()
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_may_lack_its_port() {
+        for (text, port) in [
+            ("[::]:4433", Some(4433)),
+            ("127.0.0.1:0", Some(0)),
+            ("::1", None),
+            ("[::1]", None),
+            ("192.0.2.9", None),
+        ] {
+            let listen: Listen = text.parse().unwrap();
+            assert_eq!(listen.port, port, "{text}");
+            assert_eq!(listen.to_string().parse(), Ok(listen));
+        }
+        for bad in [
+            "",
+            "localhost",
+            ":4433",
+            "127.0.0.1:99999",
+            "[::1",
+            "::1]:1",
+        ] {
+            assert!(bad.parse::<Listen>().is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn a_named_identity_has_three_parts() {

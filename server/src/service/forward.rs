@@ -26,6 +26,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use dtls::{DtlsStream, Recv, SendError};
 use nix::libc;
+use serde::{Deserialize, Serialize};
 
 use super::{Ending, ServiceError};
 use crate::complaint::Complaint;
@@ -44,7 +45,8 @@ const LONGEST: usize = 1 << 14;
 const ROUND: usize = 32;
 
 /// Whose datagrams keep a connection from being idle.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum IdleCounts {
     /// Those of the client and of the backend
     Both,

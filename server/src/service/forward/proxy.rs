@@ -5,9 +5,11 @@ use std::net::SocketAddr;
 
 use clap::ValueEnum;
 use proxy_header::{ProxiedAddress, ProxyHeader};
+use serde::{Deserialize, Serialize};
 
 /// Which datagrams to the backend begin with a header.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum ProxyProtocol {
     /// None
     None,

@@ -1,0 +1,110 @@
+//! What would be started, for people and for programs: each setting and who said so. Main thread.
+
+use std::io::{self, Write};
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::{Config, ListenerConfig};
+use crate::cli::Format;
+
+/// A setting that holds.
+#[derive(Debug, Serialize)]
+pub(crate) struct Setting {
+    /// Its name in the file; its flag has two dashes more.
+    pub(super) key: String,
+    /// Its value, as the file would have it.
+    pub(super) value: Value,
+    /// A flag, a place in the file, a preset, or nobody.
+    pub(super) from: String,
+}
+
+/// Prints every listener with its settings.
+///
+/// # Errors
+/// Nobody reads them.
+pub(crate) fn print(out: &mut impl Write, config: &Config) -> io::Result<()> {
+    match config.format {
+        Format::Text => {
+            writeln!(out, "good; this would be started:")?;
+            for listener in &config.listeners {
+                print_listener(out, listener)?;
+            }
+        }
+        Format::Json => {
+            let listeners = config
+                .listeners
+                .iter()
+                .map(|listener| ListenerReport {
+                    listen: listener.listen.to_string(),
+                    pre_shared_keys: listener.psk,
+                    throwaway_certificate: listener.throwaway.is_some(),
+                    settings: &listener.settings,
+                })
+                .collect();
+            let report = Report {
+                drain_timeout: humantime::format_duration(config.drain_timeout).to_string(),
+                listeners,
+            };
+            serde_json::to_writer(&mut *out, &report)?;
+            writeln!(out)?;
+        }
+    }
+    out.flush()
+}
+
+fn print_listener(out: &mut impl Write, listener: &ListenerConfig) -> io::Result<()> {
+    writeln!(out, "\nlistener {}", listener.listen)?;
+    let rows: Vec<(&str, String, &str)> = listener
+        .settings
+        .iter()
+        .filter(|setting| setting.key != "listen")
+        .map(|setting| {
+            (
+                setting.key.as_str(),
+                plain(&setting.value),
+                setting.from.as_str(),
+            )
+        })
+        .collect();
+    let width = |texts: &mut dyn Iterator<Item = usize>| texts.max().unwrap_or(0);
+    let keys = width(&mut rows.iter().map(|(key, ..)| key.len()));
+    let values = width(&mut rows.iter().map(|(_, value, _)| value.chars().count()));
+    for (key, value, from) in rows {
+        writeln!(out, "  {key:<keys$}  {value:<values$}  {from}")?;
+    }
+    if let Some(keys) = listener.psk {
+        writeln!(out, "  {keys} pre-shared keys")?;
+    }
+    if listener.throwaway.is_some() {
+        writeln!(out, "  a throw-away certificate, made anew at each start")?;
+    }
+    Ok(())
+}
+
+/// A value without the quotation marks of a text.
+fn plain(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Array(values) => values.iter().map(plain).collect::<Vec<_>>().join(" "),
+        Value::Object(named) => {
+            let part = |key| named.get(key).map(plain).unwrap_or_default();
+            format!("{}={},{}", part("name"), part("cert"), part("key"))
+        }
+        other => other.to_string(),
+    }
+}
+
+#[derive(Serialize)]
+struct Report<'a> {
+    drain_timeout: String,
+    listeners: Vec<ListenerReport<'a>>,
+}
+
+#[derive(Serialize)]
+struct ListenerReport<'a> {
+    listen: String,
+    pre_shared_keys: Option<usize>,
+    throwaway_certificate: bool,
+    settings: &'a [Setting],
+}
