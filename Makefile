@@ -19,10 +19,10 @@ LAB_ARGS ?=
 FUZZ ?= record_filter
 TIME ?= 60
 
-.PHONY: help deps build certs run test lab bench fuzz fmt check ci clean
+.PHONY: help deps build certs run test memcheck lab bench fuzz fmt check ci clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 deps: ## install what this machine lacks for any target; says what and why
 	@scripts/deps.sh all
@@ -51,6 +51,13 @@ test: ## run all tests, without root
 	cargo test --locked --workspace --doc --quiet
 	cargo nextest run --locked --workspace
 	cargo nextest run --locked -p dtls --features testing --test hostile --test seeds
+
+# Leaks, invalid accesses and decisions on uninitialised memory, in OpenSSL too.
+VALGRIND := valgrind --leak-check=full --show-leak-kinds=definite --errors-for-leak-kinds=definite --num-callers=30 --error-exitcode=9
+
+memcheck: ## 2,000 handshakes with loss, forgeries, reconnects under valgrind
+	@scripts/deps.sh memcheck
+	SOAK_CONNECTIONS=1200 cargo --config 'target."cfg(all())".runner = "$(VALGRIND)"' test --locked -p dtls --no-fail-fast --test soak --test hostile -- --test-threads=1 --nocapture
 
 lab: ## run handshakes across a network broken on purpose; LAB_ARGS='NAME --seed 7'
 	@scripts/deps.sh lab

@@ -10,8 +10,8 @@
 use crate::stats::{Counter, Stats};
 
 use super::record::{
-    ALERT, CHANGE_CIPHER_SPEC, CLIENT_HELLO, HANDSHAKE, HEARTBEAT, RECORD_HEADER, Record, cookie,
-    set_sequence, split_fragment, split_record,
+    ALERT, CHANGE_CIPHER_SPEC, CLIENT_HELLO, HANDSHAKE, HEARTBEAT, HELLO_VERIFY_REQUEST,
+    RECORD_HEADER, Record, SERVER_HELLO, cookie, set_sequence, split_fragment, split_record,
 };
 use super::renumber::Renumber;
 
@@ -45,7 +45,19 @@ impl Role {
             Self::Server => matches!(message_type, CLIENT_HELLO | 11 | 15 | 16),
             // ServerHello, HelloVerifyRequest, NewSessionTicket, Certificate, ServerKeyExchange,
             // CertificateRequest, ServerHelloDone, CertificateStatus
-            Self::Client => matches!(message_type, 2 | 3 | 4 | 11..=14 | 22),
+            Self::Client => matches!(
+                message_type,
+                SERVER_HELLO | HELLO_VERIFY_REQUEST | 4 | 11..=14 | 22
+            ),
+        }
+    }
+
+    /// Whether the other end's first message of a handshake can be of this type. The first, and no
+    /// other, has number 0 (RFC 6347 §4.2.2).
+    fn begins_with(self, message_type: u8) -> bool {
+        match self {
+            Self::Server => message_type == CLIENT_HELLO,
+            Self::Client => matches!(message_type, SERVER_HELLO | HELLO_VERIFY_REQUEST),
         }
     }
 }
@@ -269,7 +281,8 @@ fn is_sound_handshake(role: Role, body: &[u8]) -> bool {
             // A ClientHello may be longer than the certificates that the limit is made for, but
             // the first one has passed DTLSv1_listen: here it can only be a repetition.
             || fragment.message_type == CLIENT_HELLO && fragment.message_length <= 2 * MAX_MESSAGE;
-        let expected = role.takes(fragment.message_type);
+        let expected = role.takes(fragment.message_type)
+            && (fragment.message_seq > 0 || role.begins_with(fragment.message_type));
         if !fits || !says_something || !bounded || !expected {
             return false;
         }

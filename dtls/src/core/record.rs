@@ -15,6 +15,10 @@ pub(crate) const APPLICATION_DATA: u8 = 23;
 pub(crate) const HEARTBEAT: u8 = 24;
 /// Handshake type of a ClientHello (RFC 5246 §7.4).
 pub(crate) const CLIENT_HELLO: u8 = 1;
+/// The same of a ServerHello.
+pub(crate) const SERVER_HELLO: u8 = 2;
+/// Handshake type of a `HelloVerifyRequest` (RFC 6347 §4.2.2).
+pub(crate) const HELLO_VERIFY_REQUEST: u8 = 3;
 
 /// The largest record body of TLS 1.2 (RFC 5246 §6.2.3): 2^14 + 2048.
 const MAX_BODY: usize = (1 << 14) + 2048;
@@ -76,6 +80,7 @@ pub(crate) fn set_sequence(record: &mut [u8], sequence: u64) {
 pub(crate) struct Fragment {
     pub(crate) message_type: u8,
     pub(crate) message_length: usize,
+    pub(crate) message_seq: u16,
     pub(crate) offset: usize,
     pub(crate) length: usize,
 }
@@ -83,11 +88,12 @@ pub(crate) struct Fragment {
 /// Splits the first handshake fragment off a record body. `None`: it does not fit its record.
 pub(crate) fn split_fragment(body: &[u8]) -> Option<(Fragment, &[u8])> {
     let (header, rest) = body.split_first_chunk::<HANDSHAKE_HEADER>()?;
-    let [message_type, l0, l1, l2, _s0, _s1, o0, o1, o2, f0, f1, f2] = *header;
+    let [message_type, l0, l1, l2, s0, s1, o0, o1, o2, f0, f1, f2] = *header;
     let u24 = |a, b, c| u32::from_be_bytes([0, a, b, c]) as usize;
     let fragment = Fragment {
         message_type,
         message_length: u24(l0, l1, l2),
+        message_seq: u16::from_be_bytes([s0, s1]),
         offset: u24(o0, o1, o2),
         length: u24(f0, f1, f2),
     };
@@ -103,9 +109,6 @@ pub(crate) fn client_hello_sequence(datagram: &[u8]) -> Option<u64> {
         && record.body.len() >= HANDSHAKE_HEADER;
     is_hello.then_some(record.sequence)
 }
-
-/// Handshake type of a `HelloVerifyRequest` (RFC 6347 §4.2.2).
-pub(crate) const HELLO_VERIFY_REQUEST: u8 = 3;
 
 /// The cookie of a `HelloVerifyRequest`: behind the handshake header, a version and a length.
 pub(crate) fn cookie(body: &[u8]) -> Option<&[u8]> {

@@ -139,9 +139,10 @@ pub(crate) fn select_first_of_group(socket: BorrowedFd<'_>) -> io::Result<()> {
         jf: 0,
         k: 0,
     }];
-    let descriptor = libc::sock_fprog {
-        len: 1,
-        filter: program.as_mut_ptr(),
+    let descriptor = FilterProgram {
+        length: 1,
+        padding: Default::default(),
+        instructions: program.as_mut_ptr(),
     };
     set(
         socket,
@@ -150,6 +151,17 @@ pub(crate) fn select_first_of_group(socket: BorrowedFd<'_>) -> io::Result<()> {
         &descriptor,
     )
 }
+
+/// `struct sock_fprog` of <linux/filter.h>, its padding spelt out: the kernel is given those bytes too,
+/// so they should be some.
+#[repr(C)]
+struct FilterProgram {
+    length: u16,
+    padding: [u8; size_of::<usize>() - size_of::<u16>()],
+    instructions: *mut libc::sock_filter,
+}
+
+const _: () = assert!(size_of::<FilterProgram>() == size_of::<libc::sock_fprog>());
 
 /// Reads an option that is a positive number.
 fn get(socket: BorrowedFd<'_>, level: c_int, name: c_int) -> io::Result<u32> {

@@ -6,6 +6,7 @@
 #![allow(dead_code, unused_macros, reason = "each test binary uses its part")]
 
 pub(crate) mod ends;
+pub(crate) mod forgeries;
 pub(crate) mod pair;
 
 use std::net::SocketAddr;

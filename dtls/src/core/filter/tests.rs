@@ -119,6 +119,23 @@ fn a_message_that_the_other_end_never_sends_in_the_clear_is_dropped() {
 }
 
 #[test]
+fn a_first_message_that_begins_no_handshake_is_dropped() {
+    for (role, its) in [(Role::Server, &[1][..]), (Role::Client, &[2, 3])] {
+        for message_type in 0..=255 {
+            let mut first = fragment(message_type, 1, 0, b"x");
+            first[5] = 0;
+            let passed = sieve(&mut RecordFilter::new(role, 0), &record(22, 0, 0, &first)).0;
+            let passes = !passed.is_empty();
+            assert_eq!(
+                passes,
+                its.contains(&message_type),
+                "{role:?} {message_type}"
+            );
+        }
+    }
+}
+
+#[test]
 fn a_bad_record_leaves_its_neighbours_alone() {
     let mut filter = RecordFilter::new(Role::Server, 5);
     let good = record(22, 0, 5, &fragment(16, 3, 0, b"key"));
