@@ -27,6 +27,7 @@ use crate::sys::ssl::RetransmissionTimer;
 pub use client::{ClientConfig, ClientConfigBuilder, ServerTrust};
 pub(crate) use identity::fingerprint;
 pub use identity::{Identity, TrustAnchors};
+pub(crate) use server::Successor;
 pub use server::{ClientAuth, ServerConfig, ServerConfigBuilder};
 pub(crate) use suites::Proofs;
 pub use suites::Suites;

@@ -298,6 +298,36 @@ fn a_client_that_starts_over_from_the_same_port_is_served_at_once(transport: Tra
     assert_eq!(server.stats.get(Counter::ConnectionsAccepted), 1);
 }
 
+fn a_replaced_configuration_is_for_new_connections_and_those_that_start_over(transport: Transport) {
+    let old = server_config().transport(transport).build().unwrap();
+    let server = EchoServer::start("127.0.0.1:0", old.clone());
+    let seen = |connection: &Connection| connection.info().peer_chain[0].fingerprint.clone();
+    let connector = connector();
+    let mut stream = connector.connect("localhost", server.address).unwrap();
+    let before = stream.info().peer_chain[0].fingerprint.clone();
+    let session = stream.session().unwrap();
+    let socket = one_port(&server);
+    assert_eq!(seen(&visit(&socket)), before);
+
+    let next = identity(Profile::SERVER_RSA);
+    let after = next.fingerprint().unwrap();
+    let next = dtls::ServerConfig::builder(next).keys_of(&old);
+    server.handle.replace_config(next.build().unwrap());
+    assert_echo(&mut stream, b"the live connection goes on");
+    assert_eq!(seen(&visit(&socket)), after);
+    assert_eq!(server.stats.get(Counter::Reconnects), 1);
+    let fresh = connector.connect("localhost", server.address).unwrap();
+    assert_eq!(fresh.info().peer_chain[0].fingerprint, after);
+    let resumed = connector.resume("localhost", server.address, &session);
+    assert!(resumed.unwrap().info().resumed, "the ticket keys are kept");
+
+    server
+        .handle
+        .replace_config(server_config().build().unwrap());
+    let resumed = connector.resume("localhost", server.address, &session);
+    assert!(!resumed.unwrap().info().resumed, "these are other keys");
+}
+
 fn noise_at_the_listener_is_counted_and_ends_nothing(transport: Transport) {
     let server = EchoServer::start(
         "127.0.0.1:0",
@@ -476,6 +506,7 @@ on_each_transport! {
     a_stopped_stream_wakes_up_and_can_still_close_in_order,
     a_client_that_closes_and_returns_from_the_same_port_loses_no_hello,
     a_client_that_starts_over_from_the_same_port_is_served_at_once,
+    a_replaced_configuration_is_for_new_connections_and_those_that_start_over,
     noise_at_the_listener_is_counted_and_ends_nothing,
     empty_runt_and_garbage_datagrams_from_the_peer_end_nothing,
     a_payload_beyond_the_limit_is_refused_and_one_at_the_limit_arrives,

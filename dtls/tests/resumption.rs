@@ -153,6 +153,17 @@ fn a_session_made_under_another_policy_is_not_resumed_though_the_keys_are_shared
 }
 
 #[test]
+fn a_session_is_resumed_only_under_the_scope_it_was_made_under() {
+    let keys = keys();
+    let scoped = |scope: &[u8]| build(server_config().session_scope(scope), &keys);
+    let client = client(Trust::Anchors(anchors()));
+    let session = first(&client, &scoped(b"list 1"));
+    assert!(resumes(&client, &scoped(b"list 1"), &session));
+    assert!(!resumes(&client, &scoped(b"list 2"), &session));
+    assert!(!resumes(&client, &build(server_config(), &keys), &session));
+}
+
+#[test]
 fn a_session_is_resumed_only_for_the_name_it_was_made_for() {
     let server = build(
         server_config().identity_for("server.lab", identity(Profile::SERVER)),

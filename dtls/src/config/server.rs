@@ -1,7 +1,7 @@
 //! A server's configuration. Made on the caller's thread, shared by all.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use openssl::error::ErrorStack;
@@ -80,6 +80,23 @@ pub struct ServerConfig {
     port_sharing: PortSharing,
     transport: Transport,
     id: u64,
+    tickets: TicketKeys,
+    cookies: Arc<CookieJar>,
+    /// Belongs to the listener, so that a configuration and its successor do not keep each other.
+    successor: Weak<Successor>,
+}
+
+/// The configuration that a listener has been given since it was bound.
+#[derive(Debug, Default)]
+pub(crate) struct Successor(RwLock<Option<Arc<ServerConfig>>>);
+
+impl Successor {
+    /// Makes everyone go on with `next`.
+    pub(crate) fn set(self: &Arc<Self>, mut next: ServerConfig) {
+        next.successor = Arc::downgrade(self);
+        let mut config = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        *config = Some(Arc::new(next));
+    }
 }
 
 impl fmt::Debug for ServerConfig {
@@ -117,6 +134,21 @@ impl ServerConfig {
         ServerConfigBuilder::new(None, Some(Arc::new(lookup)))
     }
 
+    /// The same, followed by whatever `successor` is given.
+    pub(crate) fn succeeded_by(mut self, successor: &Arc<Successor>) -> Self {
+        self.successor = Arc::downgrade(successor);
+        self
+    }
+
+    /// What new connections are to use: this, or what has taken its place.
+    pub(crate) fn latest(self: &Arc<Self>) -> Arc<Self> {
+        let latest = self.successor.upgrade().and_then(|successor| {
+            let config = successor.0.read().unwrap_or_else(PoisonError::into_inner);
+            config.clone()
+        });
+        latest.unwrap_or_else(|| Arc::clone(self))
+    }
+
     pub(crate) fn context(&self) -> &SslContext {
         &self.context
     }
@@ -148,6 +180,8 @@ pub struct ServerConfigBuilder {
     protocols: Protocols,
     suites: Suites,
     ticket_keys: Option<TicketKeys>,
+    cookies: Option<Arc<CookieJar>>,
+    session_scope: Vec<u8>,
     key_log: Option<KeyLog>,
     settings: Settings,
     port_sharing: PortSharing,
@@ -175,6 +209,8 @@ impl ServerConfigBuilder {
             protocols: Protocols::default(),
             suites: Suites::default(),
             ticket_keys: None,
+            cookies: None,
+            session_scope: Vec::new(),
             key_log: None,
             settings: Settings::new(),
             port_sharing: PortSharing::default(),
@@ -251,6 +287,25 @@ impl ServerConfigBuilder {
     #[must_use]
     pub fn ticket_keys(mut self, keys: &TicketKeys) -> Self {
         self.ticket_keys = Some(keys.clone());
+        self
+    }
+
+    /// Goes on with the keys of `other` for cookies and, unless some are given, tickets: for a
+    /// configuration that takes its place, see
+    /// [`ListenerHandle::replace_config`](crate::ListenerHandle::replace_config).
+    #[must_use]
+    pub fn keys_of(mut self, other: &ServerConfig) -> Self {
+        self.ticket_keys
+            .get_or_insert_with(|| other.tickets.clone());
+        self.cookies = Some(Arc::clone(&other.cookies));
+        self
+    }
+
+    /// Resumes only sessions that were made under the same scope: any bytes, such as a digest of
+    /// what decides elsewhere who may connect. Default: none.
+    #[must_use]
+    pub fn session_scope(mut self, scope: impl Into<Vec<u8>>) -> Self {
+        self.session_scope = scope.into();
         self
     }
 
@@ -373,19 +428,25 @@ impl ServerConfigBuilder {
             ServerPsk { lookup, hint }.install(&mut context)?;
         }
         self.protocols.install_at_server(&mut context)?;
-        let keys = match self.ticket_keys {
+        let tickets = match self.ticket_keys {
             Some(keys) => keys,
             None => TicketKeys::own(unix_now())?,
         };
-        keys.install(&mut context)?;
-        let jar = CookieJar::new(unix_now()).map_err(openssl("randomness"))?;
-        install_cookie_callbacks(&mut context, Arc::new(jar));
+        tickets.install(&mut context)?;
+        let cookies = match self.cookies {
+            Some(jar) => jar,
+            None => Arc::new(CookieJar::new(unix_now()).map_err(openssl("randomness"))?),
+        };
+        install_cookie_callbacks(&mut context, Arc::clone(&cookies));
         Ok(ServerConfig {
             context: context.build(),
             settings: Arc::new(self.settings),
             port_sharing: self.port_sharing,
             transport: self.transport,
             id: next_id(),
+            tickets,
+            cookies,
+            successor: Weak::new(),
         })
     }
 
@@ -401,6 +462,8 @@ impl ServerConfigBuilder {
             },
             u8::from(self.psk.is_some()),
         ]);
+        digest.update(&(self.session_scope.len() as u64).to_be_bytes());
+        digest.update(&self.session_scope);
         if let Some(trust) = self.client_auth.trust() {
             trust.describe(&mut digest)?;
         }

@@ -84,6 +84,11 @@ impl HelloVerifier {
         unix_now: UnixSeconds,
         now: Instant,
     ) -> Result<HelloOutcome, ErrorStack> {
+        let latest = self.config.latest();
+        if !Arc::ptr_eq(&latest, &self.config) {
+            self.stream = new_stream(&latest)?;
+            self.config = latest;
+        }
         let listener = Asker {
             peer,
             local,

@@ -169,7 +169,7 @@ impl Reconnect {
         let (unix_then, then) = self.began;
         let unix_now = unix_then + now.saturating_duration_since(then).as_secs();
         // Made for this hello and gone with it: an unverified hello pins nothing.
-        let verifier = HelloVerifier::new(Arc::clone(&self.config), Arc::clone(&self.stats));
+        let verifier = HelloVerifier::new(self.config.latest(), Arc::clone(&self.stats));
         let asker = Asker {
             peer: self.peer,
             local: self.local,

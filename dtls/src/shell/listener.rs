@@ -53,7 +53,7 @@ impl fmt::Debug for DtlsListener {
     }
 }
 
-/// Ends a listener from another thread.
+/// Ends a listener, or changes it, from another thread.
 #[derive(Clone)]
 pub struct ListenerHandle(Common);
 
@@ -71,6 +71,15 @@ impl ListenerHandle {
     pub fn close(&self) {
         self.0.closed.store(true, Ordering::SeqCst);
         self.0.stray_post.ring();
+    }
+
+    /// Makes new connections use `config`, those included with which a client starts over; live
+    /// ones go on as they are. How sockets share the port, and which transport they use, stays.
+    ///
+    /// Give it [the keys](crate::ServerConfigBuilder::keys_of) of the configuration before, or
+    /// clients that are about to send their cookie have to ask again, and sessions end.
+    pub fn replace_config(&self, config: ServerConfig) {
+        self.0.successor.set(config);
     }
 }
 
@@ -111,7 +120,7 @@ impl DtlsListener {
         Arc::clone(&self.common.stats)
     }
 
-    /// A handle that closes this listener from another thread.
+    /// A handle that closes or changes this listener from another thread.
     #[must_use]
     pub fn handle(&self) -> ListenerHandle {
         ListenerHandle(self.common.clone())

@@ -14,7 +14,7 @@ use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::config::{self, PortSharing, Safeguard, ServerConfig, unix_now};
+use crate::config::{self, PortSharing, Safeguard, ServerConfig, Successor, unix_now};
 use crate::core::record::client_hello_sequence;
 use crate::core::{HelloOutcome, HelloVerifier, VerifiedHello};
 use crate::error::BindError;
@@ -44,6 +44,7 @@ pub(crate) type Admission = Box<dyn FnMut(SocketAddr) -> bool + Send>;
 
 /// Everything that reads from the listening sockets.
 pub(crate) struct Reception {
+    /// As it was bound: what concerns the sockets does not change.
     config: Arc<ServerConfig>,
     common: Common,
     sockets: Vec<Arc<ListeningSocket>>,
@@ -65,6 +66,7 @@ pub(crate) struct Common {
     /// Set once no further hello is to be answered.
     pub(crate) closed: Arc<AtomicBool>,
     pub(crate) admission: Arc<Mutex<Admission>>,
+    pub(crate) successor: Arc<Successor>,
 }
 
 impl fmt::Debug for Reception {
@@ -77,7 +79,8 @@ impl fmt::Debug for Reception {
 
 impl Reception {
     pub(crate) fn bind(address: SocketAddr, config: ServerConfig) -> Result<Self, BindError> {
-        let config = Arc::new(config);
+        let successor = Arc::default();
+        let config = Arc::new(config.succeeded_by(&successor));
         let stats = Arc::new(Stats::default());
         let sharing = match config.transport() {
             config::Transport::Connected => Some(config.port_sharing()),
@@ -99,6 +102,7 @@ impl Reception {
                 stray_post,
                 closed: Arc::default(),
                 admission: Arc::new(Mutex::new(Box::new(|_| true))),
+                successor,
             },
             sockets: vec![Arc::new(socket)],
             verifier,

@@ -66,7 +66,7 @@ pub(crate) fn client(trust: Trust) -> ClientConfig {
 pub(crate) struct EchoServer {
     pub(crate) address: SocketAddr,
     pub(crate) stats: Arc<Stats>,
-    handle: ListenerHandle,
+    pub(crate) handle: ListenerHandle,
     thread: Option<JoinHandle<Vec<Result<(), HandshakeError>>>>,
 }
 
