@@ -10,7 +10,7 @@
 use crate::stats::{Counter, Stats};
 
 use super::record::{
-    ALERT, CHANGE_CIPHER_SPEC, CLIENT_HELLO, HANDSHAKE, HEARTBEAT, HELLO_VERIFY_REQUEST,
+    ALERT, CHANGE_CIPHER_SPEC, CLIENT_HELLO, Fragment, HANDSHAKE, HEARTBEAT, HELLO_VERIFY_REQUEST,
     RECORD_HEADER, Record, SERVER_HELLO, cookie, set_sequence, split_fragment, split_record,
 };
 use super::renumber::Renumber;
@@ -38,26 +38,19 @@ pub(crate) enum Role {
 impl Role {
     /// Whether the other end ever sends this handshake message in the clear (RFC 5246 §7.4, RFC
     /// 6347 §4.2.2, RFC 5077, RFC 6066 §8). Finished never is: it is the first protected message.
-    /// A `HelloRequest` asks for a renegotiation, which is refused.
-    fn takes(self, message_type: u8) -> bool {
-        match self {
-            // ClientHello, Certificate, CertificateVerify, ClientKeyExchange
-            Self::Server => matches!(message_type, CLIENT_HELLO | 11 | 15 | 16),
-            // ServerHello, HelloVerifyRequest, NewSessionTicket, Certificate, ServerKeyExchange,
-            // CertificateRequest, ServerHelloDone, CertificateStatus
-            Self::Client => matches!(
-                message_type,
-                SERVER_HELLO | HELLO_VERIFY_REQUEST | 4 | 11..=14 | 22
-            ),
-        }
-    }
-
-    /// Whether the other end's first message of a handshake can be of this type. The first, and no
-    /// other, has number 0 (RFC 6347 §4.2.2).
-    fn begins_with(self, message_type: u8) -> bool {
-        match self {
-            Self::Server => message_type == CLIENT_HELLO,
-            Self::Client => matches!(message_type, SERVER_HELLO | HELLO_VERIFY_REQUEST),
+    /// A `HelloRequest` asks for a renegotiation, which is refused. A handshake's first message, and
+    /// no other, has number 0; a client says hello once or, with the cookie, twice.
+    fn takes(self, fragment: &Fragment) -> bool {
+        let number = fragment.message_seq;
+        match (self, fragment.message_type) {
+            (Self::Server, CLIENT_HELLO) => number <= 1,
+            // Certificate, CertificateVerify, ClientKeyExchange
+            (Self::Server, 11 | 15 | 16) => number > 0,
+            (Self::Client, SERVER_HELLO | HELLO_VERIFY_REQUEST) => true,
+            // NewSessionTicket, Certificate, ServerKeyExchange, CertificateRequest,
+            // ServerHelloDone, CertificateStatus
+            (Self::Client, 4 | 11..=14 | 22) => number > 0,
+            _ => false,
         }
     }
 }
@@ -281,8 +274,7 @@ fn is_sound_handshake(role: Role, body: &[u8]) -> bool {
             // A ClientHello may be longer than the certificates that the limit is made for, but
             // the first one has passed DTLSv1_listen: here it can only be a repetition.
             || fragment.message_type == CLIENT_HELLO && fragment.message_length <= 2 * MAX_MESSAGE;
-        let expected = role.takes(fragment.message_type)
-            && (fragment.message_seq > 0 || role.begins_with(fragment.message_type));
+        let expected = role.takes(&fragment);
         if !fits || !says_something || !bounded || !expected {
             return false;
         }

@@ -34,7 +34,13 @@ const SERVER_HANDSHAKE: &[State] = &[State::ServerInHandshake];
 const EVERYWHERE: &[State] = &STATES;
 
 /// A fragment header and a body.
-fn message(message_type: u8, length: u32, sequence: u16, offset: u32, body: &[u8]) -> Vec<u8> {
+pub(crate) fn message(
+    message_type: u8,
+    length: u32,
+    sequence: u16,
+    offset: u32,
+    body: &[u8],
+) -> Vec<u8> {
     let mut bytes = vec![message_type];
     bytes.extend(&length.to_be_bytes()[1..]);
     bytes.extend(sequence.to_be_bytes());
@@ -143,6 +149,16 @@ pub(crate) fn table() -> Vec<Row> {
             "a message from the far future",
             &[],
             vec![plain(22, &message(16, 1, 500, 0, b"x"))],
+        ),
+        row(
+            "a long ClientHello from the future",
+            SERVER_HANDSHAKE,
+            vec![plain(22, &message(1, 20_000, 5, 0, b"x"))],
+        ),
+        row(
+            "one more ClientHello",
+            SERVER_HANDSHAKE,
+            vec![plain(22, &message(1, 1, 2, 0, b"x"))],
         ),
         row(
             "a message of an unknown type",
