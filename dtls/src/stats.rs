@@ -5,11 +5,19 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use strum::{EnumCount, IntoEnumIterator};
+use strum::{EnumCount, EnumMessage, IntoEnumIterator};
 
 /// What is counted. The name in reports is the variant in snake case.
 #[derive(
-    Debug, Clone, Copy, PartialEq, Eq, strum::EnumCount, strum::EnumIter, strum::IntoStaticStr,
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    strum::EnumCount,
+    strum::EnumIter,
+    strum::EnumMessage,
+    strum::IntoStaticStr,
 )]
 #[strum(serialize_all = "snake_case")]
 #[non_exhaustive]
@@ -115,6 +123,12 @@ impl Counter {
     #[must_use]
     pub fn name(self) -> &'static str {
         self.into()
+    }
+
+    /// What it counts: the comment of the variant.
+    #[must_use]
+    pub fn help(self) -> &'static str {
+        self.get_documentation().unwrap_or_default()
     }
 }
 

@@ -2,14 +2,20 @@
 
 use std::path::PathBuf;
 
-use clap::{Parser, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::config::{ListenerOptions, ServerOptions};
+use crate::logging::LogFormat;
+use crate::ops::Top;
 
 /// A DTLS 1.2 server for UDP services: one blocking thread per connection
 #[derive(Debug, Parser)]
 #[command(name = "dtls-server", version, after_help = AFTER_HELP)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+
     /// Read settings from this TOML file; flags win over it, in each of its listeners
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
@@ -28,9 +34,19 @@ pub struct Args {
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Format::Text)]
     pub(crate) format: Format,
 
+    /// How to log, on standard error
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = LogFormat::Text)]
+    pub(crate) log_format: LogFormat,
+
     /// Log every connection; twice: why handshakes failed, too
     #[arg(short, long, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
+}
+
+/// Something else than to serve.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Status(Top),
 }
 
 /// How to print.
@@ -65,11 +81,14 @@ Examples:
         sni = [{ name = \"a.example\", cert = \"a.pem\", key = \"a.key\" }]
       Relative file names begin at the file's folder.
 
-Signals: after SIGINT, SIGTERM or SIGHUP no further client is answered. Connections may go on until
---drain-timeout; those left then get a close_notify, the counters are printed and the server ends. It
-ends as soon as there is none left. A second signal ends it at once, without a word to anyone.
+Signals: after SIGINT, SIGTERM or SIGHUP no further client is answered. Connections may go on
+until --drain-timeout; those left then get a close_notify. The server ends as soon as there is none,
+and prints its counters. A second signal ends it at once, without a word to anyone.
 
 Environment: RUST_LOG chooses what is logged, in place of -v, as env_logger documents.
+
+Operations: with --metrics 127.0.0.1:9464, `dtls-server status 127.0.0.1:9464 --watch` shows what the
+server does; Prometheus scrapes http://127.0.0.1:9464/metrics.
 
 Exit codes: 0 ended by a signal, every connection closed; 1 the run failed, or was cut short by a
 second signal; 2 wrong usage, certificate, key or other file; 3 the system does not allow it: the

@@ -38,7 +38,7 @@ pub(crate) use effective::print;
 pub(crate) use file::FileError;
 pub(crate) use listener::Problem;
 pub(crate) use options::{ListenerOptions, ServerOptions};
-pub(crate) use values::ClientAuth;
+pub(crate) use values::{ClientAuth, TcpAddress};
 
 /// Has the last word on the library's settings.
 pub type Adjust = Arc<dyn Fn(ServerConfigBuilder) -> ServerConfigBuilder + Send + Sync>;
@@ -47,6 +47,8 @@ pub type Adjust = Arc<dyn Fn(ServerConfigBuilder) -> ServerConfigBuilder + Send 
 pub(crate) struct Config {
     /// In the order of the file; at least one.
     pub(crate) listeners: Vec<ListenerConfig>,
+    /// Where the operations pages are, if anywhere.
+    pub(crate) metrics: Option<SocketAddr>,
     pub(crate) drain_timeout: Duration,
     pub(crate) format: Format,
 }
@@ -130,12 +132,17 @@ impl Config {
                 settings: layers.settings(listen, max_connections, ready.client_auth),
             });
         }
+        let metrics = args
+            .server
+            .metrics
+            .or_else(|| of_file.and_then(|options| options.metrics));
         let drain_timeout = args
             .server
             .drain_timeout
             .or_else(|| of_file.and_then(|options| options.drain_timeout));
         Ok(Self {
             listeners,
+            metrics: metrics.map(|address| address.0),
             drain_timeout: drain_timeout.map_or(DRAIN_TIMEOUT, |time| time.0),
             format: args.format,
         })

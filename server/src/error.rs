@@ -1,10 +1,12 @@
 //! Why the server did not start or did not end well, and the exit code for each. Main thread.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::config::{FileError, Problem};
 use crate::limits::LimitError;
+use crate::ops::TopError;
 use crate::shutdown::CLOSING;
 
 /// Why the run failed.
@@ -29,6 +31,9 @@ pub(crate) enum Failure {
         /// How many.
         left: usize,
     },
+    /// A running server could not be shown.
+    #[error(transparent)]
+    Status(#[from] TopError),
     /// The counters or the settings could not be printed.
     #[error("cannot print: {0}")]
     Report(io::Error),
@@ -40,7 +45,7 @@ impl Failure {
         match self {
             Self::Config(_) => 2,
             Self::Start(_) => 3,
-            Self::Listener(_) | Self::Undrained { .. } | Self::Report(_) => 1,
+            Self::Listener(_) | Self::Undrained { .. } | Self::Status(_) | Self::Report(_) => 1,
         }
     }
 }
@@ -86,6 +91,14 @@ pub(crate) enum StartError {
     /// A limit is too low.
     #[error(transparent)]
     Limit(#[from] LimitError),
+    /// No socket for the operations pages.
+    #[error("cannot answer on --metrics {address}: {source}; choose a free port of this host")]
+    Metrics {
+        /// As it was asked for.
+        address: SocketAddr,
+        /// The system's reason.
+        source: io::Error,
+    },
     /// No signal handler.
     #[error("failed to catch signals: {0}")]
     Signals(ctrlc::Error),

@@ -27,34 +27,42 @@ mod shutdown;
 mod report;
 mod stats;
 mod complaint;
+mod ops;
+mod logging;
 mod error;
 
-use std::io::{self, Write as _};
+use std::io;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use dtls::DtlsListener;
 
 pub use cli::Args;
+use cli::Command;
 pub use config::Adjust;
 
 use config::{ClientAuth, Config, ListenerConfig};
 use error::{Failure, StartError};
 use listener::{Bound, Running};
+use logging::say;
+use ops::Ops;
 use shutdown::Cause;
 use worker::Context;
 
 /// Runs the server until a signal ends it. `adjust` has the last word on the library's settings.
 pub fn run(args: Args, adjust: &Adjust) -> ExitCode {
-    start_logging(args.verbose);
+    logging::start(args.verbose, args.log_format);
     let only_check = args.check;
-    let outcome = Config::check(args, adjust).and_then(|config| {
-        if only_check {
-            config::print(&mut io::stdout().lock(), &config).map_err(Failure::Report)
-        } else {
-            serve(config)
-        }
-    });
+    let outcome = match args.command {
+        Some(Command::Status(top)) => top.run().map_err(Failure::Status),
+        None => Config::check(args, adjust).and_then(|config| {
+            if only_check {
+                config::print(&mut io::stdout().lock(), &config).map_err(Failure::Report)
+            } else {
+                serve(config)
+            }
+        }),
+    };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
@@ -75,6 +83,7 @@ fn serve(config: Config) -> Result<(), Failure> {
         let socket =
             DtlsListener::bind(listener.listen, listener.dtls.clone()).map_err(StartError::Bind)?;
         let context = Context {
+            listener: socket.local_addr(),
             service: listener.service.clone(),
             stats: Arc::clone(&listener.stats),
         };
@@ -83,6 +92,10 @@ fn serve(config: Config) -> Result<(), Failure> {
             listener,
         ));
     }
+    let pages = config
+        .metrics
+        .map(|address| ops::bind(address).map_err(|source| StartError::Metrics { address, source }))
+        .transpose()?;
     let (causes, cause) = crossbeam_channel::bounded(1);
     // Before the line that says the server is ready: from then on a signal must end it in order.
     shutdown::on_signals(causes.clone()).map_err(StartError::Signals)?;
@@ -93,9 +106,18 @@ fn serve(config: Config) -> Result<(), Failure> {
         running.push(one);
     }
     drop(causes);
+    let ops = Ops::new(running.iter().map(Running::watched).collect());
+    if let Some(pages) = pages {
+        ops.serve(&pages).map_err(StartError::Thread)?;
+        say(&format!(
+            "operations pages at http://{}/metrics, /health, /ready, /status",
+            pages.local_addr().map_err(StartError::Thread)?
+        ));
+    }
     // The listener threads and the signal handler hold the other ends; the former outlive this.
     let cause = cause.recv().unwrap_or(Cause::Signal);
-    let open: usize = running.iter().map(|one| one.pool.connections()).sum();
+    ops.drain();
+    let open: usize = running.iter().map(|one| one.pool().connections()).sum();
     log::info!(
         "{cause}; waiting up to {} for {open} connections to end",
         humantime::format_duration(config.drain_timeout)
@@ -119,7 +141,7 @@ fn announce(running: &Running, config: &ListenerConfig) {
     }
     say(&format!(
         "listening on {} (service {}, at most {} connections, {})",
-        running.address,
+        running.address(),
         config.service,
         config.max_connections,
         clients(config.client_auth, config.psk),
@@ -137,19 +159,4 @@ fn clients(auth: ClientAuth, psk: Option<usize>) -> String {
         Some(keys) => format!("client certificate {certificate}, {keys} pre-shared keys"),
         None => format!("client certificate {certificate}"),
     }
-}
-
-fn start_logging(verbosity: u8) {
-    let level = match verbosity {
-        0 => "warn",
-        1 => "info",
-        2 => "debug",
-        _ => "trace",
-    };
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level)).init();
-}
-
-/// Writes a line for the person at the terminal. Nobody may be reading, which ends nothing.
-fn say(line: &str) {
-    drop(writeln!(io::stderr(), "{line}"));
 }

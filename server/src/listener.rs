@@ -26,12 +26,7 @@ pub(crate) struct Bound {
 
 /// A port that is served.
 pub(crate) struct Running {
-    pub(crate) address: SocketAddr,
-    pub(crate) pool: Arc<Pool>,
-    /// What the library counts.
-    pub(crate) dtls: Arc<dtls::Stats>,
-    /// What the server counts beside it.
-    pub(crate) stats: Arc<Stats>,
+    watched: Watched,
     handle: ListenerHandle,
     accepting: Option<JoinHandle<()>>,
 }
@@ -53,13 +48,17 @@ impl Bound {
     pub(crate) fn start(self, causes: Sender<Cause>) -> io::Result<Running> {
         let (address, handle) = (self.listener.local_addr(), self.listener.handle());
         let (dtls, stats) = (self.listener.stats(), Arc::clone(&self.context.stats));
+        let service = self.context.service.to_string();
         let pool = Arc::new(Pool::new(self.max_connections, self.context));
         let accepting = accept::start(self.listener, Arc::clone(&pool), causes)?;
         Ok(Running {
-            address,
-            pool,
-            dtls,
-            stats,
+            watched: Watched {
+                address,
+                service,
+                pool,
+                dtls,
+                stats,
+            },
             handle,
             accepting: Some(accepting),
         })
@@ -95,10 +94,43 @@ impl Counters {
     }
 }
 
-impl Running {
-    /// What it has counted so far.
+/// What can be seen of a listener from other threads.
+#[derive(Debug, Clone)]
+pub(crate) struct Watched {
+    pub(crate) address: SocketAddr,
+    /// In a few words.
+    pub(crate) service: String,
+    pub(crate) pool: Arc<Pool>,
+    pub(crate) dtls: Arc<dtls::Stats>,
+    pub(crate) stats: Arc<Stats>,
+}
+
+impl Watched {
+    /// What the listener has counted so far.
     pub(crate) fn counters(&self) -> Counters {
         Counters::of(&self.address.to_string(), &self.dtls, &self.stats)
+    }
+}
+
+impl Running {
+    /// Lets other threads look.
+    pub(crate) fn watched(&self) -> Watched {
+        self.watched.clone()
+    }
+
+    /// What it has counted so far.
+    pub(crate) fn counters(&self) -> Counters {
+        self.watched.counters()
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.watched.address
+    }
+
+    /// Its workers.
+    pub(crate) fn pool(&self) -> &Pool {
+        &self.watched.pool
     }
 
     /// Answers no further hello. Connections go on.
@@ -107,6 +139,6 @@ impl Running {
         // The listener thread never blocks for longer than it takes to hear of the closing. After a
         // panic, which it has reported, the connections still end in order.
         drop(self.accepting.take().map(JoinHandle::join));
-        self.pool.refuse();
+        self.pool().refuse();
     }
 }

@@ -102,6 +102,11 @@ impl Pool {
         !state.draining && (!state.idle.is_empty() || state.workers.len() < self.limit)
     }
 
+    /// Connections allowed at once.
+    pub(crate) fn limit(&self) -> usize {
+        self.limit
+    }
+
     /// Connections being served or about to be.
     pub(crate) fn connections(&self) -> usize {
         let state = self.lock();
@@ -145,15 +150,15 @@ impl Pool {
         state.idle.clear();
     }
 
-    /// Closes every connection.
-    pub(crate) fn stop_all(&self) {
+    /// Closes every connection; returns how many there were.
+    pub(crate) fn stop_all(&self) -> usize {
         let mut state = self.lock();
         state.stopping = true;
-        for worker in state.workers.values() {
-            if let Some(connection) = &worker.connection {
-                connection.stop();
-            }
-        }
+        let open = state
+            .workers
+            .values()
+            .filter_map(|worker| worker.connection.as_ref());
+        open.map(StreamHandle::stop).count()
     }
 
     /// Waits until all workers have ended, or for `timeout`. Returns how many have not.

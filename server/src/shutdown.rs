@@ -68,12 +68,12 @@ pub(crate) fn drain(listeners: &mut [Running], timeout: Duration) -> usize {
     for listener in listeners.iter_mut() {
         listener.refuse();
     }
-    let pools = || listeners.iter().map(|listener| &*listener.pool);
-    let left = wait(pools(), deadline);
-    if left > 0 {
-        log::info!("closing {left} connections");
+    let pools = || listeners.iter().map(Running::pool);
+    wait(pools(), deadline);
+    let closed: usize = pools().map(Pool::stop_all).sum();
+    if closed > 0 {
+        log::info!("closed {closed} connections");
     }
-    pools().for_each(Pool::stop_all);
     let left = wait(pools(), Instant::now().checked_add(CLOSING));
     if left == 0 {
         pools().for_each(Pool::join);

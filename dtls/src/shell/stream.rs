@@ -343,6 +343,18 @@ impl DtlsStream {
         canonical(self.transport.local())
     }
 
+    /// How long the handshake took, as [`Self::info`] says, which costs more.
+    #[must_use]
+    pub fn handshake_time(&self) -> Duration {
+        self.connection.handshake_time().unwrap_or_default()
+    }
+
+    /// Whether the handshake resumed a session, as [`Self::info`] says, which costs more.
+    #[must_use]
+    pub fn is_resumed(&self) -> bool {
+        self.connection.ssl().session_reused()
+    }
+
     /// What the handshake agreed on.
     #[must_use]
     pub fn info(&self) -> HandshakeInfo {

@@ -1,6 +1,7 @@
 //! What would be started, for people and for programs: each setting and who said so. Main thread.
 
 use std::io::{self, Write};
+use std::net::SocketAddr;
 
 use serde::Serialize;
 use serde_json::Value;
@@ -43,6 +44,7 @@ pub(crate) fn print(out: &mut impl Write, config: &Config) -> io::Result<()> {
                 })
                 .collect();
             let report = Report {
+                metrics: config.metrics,
                 drain_timeout: humantime::format_duration(config.drain_timeout).to_string(),
                 listeners,
             };
@@ -97,6 +99,7 @@ fn plain(value: &Value) -> String {
 
 #[derive(Serialize)]
 struct Report<'a> {
+    metrics: Option<SocketAddr>,
     drain_timeout: String,
     listeners: Vec<ListenerReport<'a>>,
 }

@@ -8,7 +8,8 @@ use serde_json::Value;
 
 use super::preset::Preset;
 use super::values::{
-    ClientAuth, Listen, NamedIdentity, Pin, PortSharing, Suites, Time, TimeOrNone, Transport,
+    ClientAuth, Listen, NamedIdentity, Pin, PortSharing, Suites, TcpAddress, Time, TimeOrNone,
+    Transport,
 };
 use crate::service::{IdleCounts, ProxyProtocol, ServiceName};
 
@@ -216,6 +217,11 @@ pub(crate) struct ServerOptions {
     /// [default: 5s]
     #[arg(long, value_name = "TIME")]
     pub(crate) drain_timeout: Option<Time>,
+
+    /// Answer /metrics (OpenMetrics, for Prometheus), /health, /ready and /status over HTTP on this
+    /// TCP address, to whoever can reach it
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) metrics: Option<TcpAddress>,
 
     /// Append the session secrets to this file, for a network analyser; whoever reads it reads
     /// all traffic

@@ -29,7 +29,7 @@ macro_rules! as_text {
     )+};
 }
 
-as_text!(Listen, Time, TimeOrNone, Pin);
+as_text!(Listen, TcpAddress, Time, TimeOrNone, Pin);
 
 /// Where to listen. A preset knows the port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -72,6 +72,27 @@ impl fmt::Display for Listen {
             Some(port) => SocketAddr::new(self.ip, port).fmt(f),
             None => self.ip.fmt(f),
         }
+    }
+}
+
+/// An address of the operations pages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct TcpAddress(pub(crate) SocketAddr);
+
+impl FromStr for TcpAddress {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse()
+            .map(Self)
+            .map_err(|_| "give an IP address and a TCP port, such as 127.0.0.1:9464 or [::1]:9464")
+    }
+}
+
+impl fmt::Display for TcpAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
     }
 }
 

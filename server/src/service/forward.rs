@@ -35,7 +35,7 @@ use crate::stats::{Counter, Stats};
 use proxy::Header;
 
 pub(crate) use backend::{Backend, ConnectError};
-pub(crate) use ports::range as port_range;
+pub(crate) use ports::{range as port_range, usage as port_usage};
 pub(crate) use proxy::ProxyProtocol;
 
 /// The longest data of one record (RFC 5246 §6.2.1).

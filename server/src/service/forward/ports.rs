@@ -39,6 +39,23 @@ impl Drop for Taken {
     }
 }
 
+/// Local ports as they are.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Usage {
+    /// Taken by this process.
+    pub(crate) taken: u64,
+    /// In the host's range.
+    pub(crate) range: u64,
+}
+
+/// Local ports as they are.
+pub(crate) fn usage() -> Usage {
+    Usage {
+        taken: TAKEN.load(Ordering::Relaxed),
+        range: range(),
+    }
+}
+
 /// How many ports the host gives out by itself (`ip(7)`, `ip_local_port_range`).
 pub(crate) fn range() -> u64 {
     fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range")
