@@ -117,12 +117,13 @@ fn serve(config: Config) -> Result<(), Failure> {
     // The listener threads and the signal handler hold the other ends; the former outlive this.
     let cause = cause.recv().unwrap_or(Cause::Signal);
     ops.drain();
+    running.iter_mut().for_each(Running::refuse);
     let open: usize = running.iter().map(|one| one.pool().connections()).sum();
     log::info!(
         "{cause}; waiting up to {} for {open} connections to end",
         humantime::format_duration(config.drain_timeout)
     );
-    let left = shutdown::drain(&mut running, config.drain_timeout);
+    let left = shutdown::drain(&running, config.drain_timeout);
     let counted: Vec<_> = running.iter().map(Running::counters).collect();
     report::write(&mut io::stdout().lock(), &counted, config.format).map_err(Failure::Report)?;
     match cause {

@@ -56,18 +56,15 @@ pub(crate) fn on_signals(causes: Sender<Cause>) -> Result<(), ctrlc::Error> {
     })
 }
 
-/// Answers no further hello, waits for `timeout` at most until connections have ended by themselves,
-/// then closes those that are left. Returns how many did not let themselves be closed.
+/// Waits for `timeout` at most until the connections of listeners that refuse further ones have ended
+/// by themselves, then closes those that are left. Returns how many did not let themselves be closed.
 #[expect(
     clippy::disallowed_methods,
     reason = "the main thread waits here for real time to pass"
 )]
-pub(crate) fn drain(listeners: &mut [Running], timeout: Duration) -> usize {
+pub(crate) fn drain(listeners: &[Running], timeout: Duration) -> usize {
     // A time beyond the clock's range is for ever.
     let deadline = Instant::now().checked_add(timeout);
-    for listener in listeners.iter_mut() {
-        listener.refuse();
-    }
     let pools = || listeners.iter().map(Running::pool);
     wait(pools(), deadline);
     let closed: usize = pools().map(Pool::stop_all).sum();
