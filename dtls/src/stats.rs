@@ -26,6 +26,12 @@ pub enum Counter {
     HelloVerifyRequests,
     /// Hellos dropped because admission said no (limits, shutdown).
     HellosRefused,
+    /// Hellos dropped because as many handshakes are in progress as may be.
+    HellosOverHalfOpen,
+    /// Hellos dropped because their source prefix has as many connections as it may.
+    HellosOverPrefix,
+    /// Hellos dropped because their source prefix has lately been answered as often as it may.
+    HellosOverRate,
     /// Datagrams from unknown peers that were no ClientHello.
     UnknownPeer,
     /// `ClientHello` messages that OpenSSL would not take.

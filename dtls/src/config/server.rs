@@ -18,6 +18,7 @@ use super::{
 };
 use crate::core::CookieJar;
 use crate::core::hello::install_cookie_callbacks;
+use crate::core::limits::{Limits, PrefixLengths};
 use crate::error::ConfigError;
 use crate::psk::{PskKey, PskLookup, ServerPsk};
 use crate::sys::ssl::RetransmissionTimer;
@@ -79,6 +80,7 @@ pub struct ServerConfig {
     settings: Arc<Settings>,
     port_sharing: PortSharing,
     transport: Transport,
+    limits: Limits,
     id: u64,
     tickets: TicketKeys,
     cookies: Arc<CookieJar>,
@@ -105,6 +107,7 @@ impl fmt::Debug for ServerConfig {
             .field("settings", &self.settings)
             .field("port_sharing", &self.port_sharing)
             .field("transport", &self.transport)
+            .field("limits", &self.limits)
             .finish_non_exhaustive()
     }
 }
@@ -165,6 +168,10 @@ impl ServerConfig {
         self.transport
     }
 
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
     pub(crate) fn id(&self) -> u64 {
         self.id
     }
@@ -186,6 +193,7 @@ pub struct ServerConfigBuilder {
     settings: Settings,
     port_sharing: PortSharing,
     transport: Transport,
+    limits: Limits,
 }
 
 impl fmt::Debug for ServerConfigBuilder {
@@ -215,6 +223,7 @@ impl ServerConfigBuilder {
             settings: Settings::new(),
             port_sharing: PortSharing::default(),
             transport: Transport::default(),
+            limits: Limits::default(),
         }
     }
 
@@ -355,6 +364,44 @@ impl ServerConfigBuilder {
         self
     }
 
+    /// Leaves hellos unanswered while this many handshakes are in progress. Default: no limit.
+    ///
+    /// Like the limits below it is the listener's from [`DtlsListener::bind`](crate::DtlsListener::bind)
+    /// on, concerns only peers that have no connection yet, and is counted when it bites.
+    #[must_use]
+    pub fn max_half_open(mut self, most: Option<usize>) -> Self {
+        self.limits.half_open = most;
+        self
+    }
+
+    /// Leaves the hellos of a source prefix unanswered while it has this many connections,
+    /// handshakes included. Default: no limit.
+    #[must_use]
+    pub fn max_per_prefix(mut self, most: Option<usize>) -> Self {
+        self.limits.per_prefix = most;
+        self
+    }
+
+    /// Asks the clients of one source prefix for their cookie this often a second at most, at once or
+    /// over the second. Default: no limit.
+    ///
+    /// Anyone who can forge a source can use up the answers of its prefix; a client that holds a
+    /// cookie needs none. Sources share a table of a fixed size: when a flood has many sources, less than 10 a
+    /// second may refuse others too.
+    #[must_use]
+    pub fn hello_rate(mut self, per_second: Option<u32>) -> Self {
+        self.limits.hello_rate = per_second;
+        self
+    }
+
+    /// Chooses how many leading bits of an address make its source prefix. Default: 32 of IPv4, one
+    /// address; 64 of IPv6, one subnet.
+    #[must_use]
+    pub fn source_prefix(mut self, v4: u8, v6: u8) -> Self {
+        self.limits.lengths = PrefixLengths { v4, v6 };
+        self
+    }
+
     /// Chooses how sockets share the port; without effect where there is only one, see
     /// [`Transport::Shared`].
     #[must_use]
@@ -393,6 +440,7 @@ impl ServerConfigBuilder {
     /// A value out of range, a certificate that is not valid now, or one OpenSSL refuses.
     pub fn build(self) -> Result<ServerConfig, ConfigError> {
         self.settings.check()?;
+        check_limits(&self.limits)?;
         let policy = self.policy().map_err(openssl("the client CA"))?;
         let proofs = Proofs {
             certificate: self.identity.is_some(),
@@ -443,6 +491,7 @@ impl ServerConfigBuilder {
             settings: Arc::new(self.settings),
             port_sharing: self.port_sharing,
             transport: self.transport,
+            limits: self.limits,
             id: next_id(),
             tickets,
             cookies,
@@ -469,4 +518,32 @@ impl ServerConfigBuilder {
         }
         Ok(digest.finish())
     }
+}
+
+fn check_limits(limits: &Limits) -> Result<(), ConfigError> {
+    let PrefixLengths { v4, v6 } = limits.lengths;
+    if !(1..=32).contains(&v4) || !(1..=128).contains(&v6) {
+        return Err(ConfigError::OutOfRange {
+            name: "the source prefix",
+            value: format!("{v4} bits of IPv4, {v6} of IPv6"),
+            must: "1 to 32 and 1 to 128",
+        });
+    }
+    for (name, limit) in [
+        ("the limit on half-open connections", limits.half_open),
+        ("the limit per source prefix", limits.per_prefix),
+        (
+            "the hello rate",
+            limits.hello_rate.map(|rate| rate as usize),
+        ),
+    ] {
+        if limit == Some(0) {
+            return Err(ConfigError::OutOfRange {
+                name,
+                value: "0".to_owned(),
+                must: "at least 1",
+            });
+        }
+    }
+    Ok(())
 }

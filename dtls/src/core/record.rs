@@ -131,6 +131,18 @@ pub(crate) fn client_hello_random(datagram: &[u8]) -> Option<HelloRandom> {
     (fragment.offset == 0).then_some(*random)
 }
 
+/// Whether a datagram starts with a ClientHello that shows a cookie, good or not.
+pub(crate) fn client_hello_has_cookie(datagram: &[u8]) -> bool {
+    let cookie_length = || {
+        client_hello_random(datagram)?;
+        let (record, _) = split_record(datagram)?;
+        let session = record.body.get(HANDSHAKE_HEADER + 2 + 32..)?;
+        let (&length, rest) = session.split_first()?;
+        rest.get(usize::from(length)).copied()
+    };
+    cookie_length().is_some_and(|length| length > 0)
+}
+
 /// A record, for the tests of this crate.
 #[cfg(test)]
 pub(crate) fn write(content_type: u8, epoch: u16, sequence: u64, body: &[u8]) -> Vec<u8> {

@@ -11,6 +11,8 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::config::PortSharing;
+use crate::core::limits::{Census, Limits, Prefix, PrefixLengths};
+use crate::stats::Counter;
 
 use super::mailbox::{Bell, Mailbox, Post, mailbox};
 use super::socket::{self, FourTuple, ListeningSocket};
@@ -26,9 +28,16 @@ const INBOX: usize = 128 * 1024;
 /// Where the listener forwards a connection's datagrams.
 #[derive(Debug)]
 pub(crate) struct Routes {
-    table: Mutex<HashMap<FourTuple, Option<Post<Vec<u8>>>>>,
+    table: Mutex<Table>,
+    lengths: PrefixLengths,
     /// Wakes the listener when the last route is gone.
     bell: Arc<Bell>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    inboxes: HashMap<FourTuple, Option<Post<Vec<u8>>>>,
+    census: Census,
 }
 
 /// What became of a datagram at the routes.
@@ -43,17 +52,18 @@ pub(crate) enum Routed {
 }
 
 impl Routes {
-    /// No routes; `bell` wakes the listener.
-    pub(crate) fn new(bell: Arc<Bell>) -> Self {
+    /// No routes; `bell` wakes the listener, and `lengths` say what a prefix is.
+    pub(crate) fn new(bell: Arc<Bell>, lengths: PrefixLengths) -> Self {
         Self {
             table: Mutex::default(),
+            lengths,
             bell,
         }
     }
 
     /// Forwards a datagram to the connection with this 4-tuple, if there is one.
     pub(crate) fn forward(&self, tuple: FourTuple, datagram: &[u8]) -> Routed {
-        match self.lock().get(&tuple) {
+        match self.lock().inboxes.get(&tuple) {
             None => Routed::Unknown,
             Some(Some(post)) if post.send(datagram.to_vec()) => Routed::Forwarded,
             Some(_) => Routed::Dropped,
@@ -62,10 +72,15 @@ impl Routes {
 
     /// Connections alive.
     pub(crate) fn len(&self) -> usize {
-        self.lock().len()
+        self.lock().inboxes.len()
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<FourTuple, Option<Post<Vec<u8>>>>> {
+    /// Which limit another connection from `prefix` would exceed.
+    pub(crate) fn refusal(&self, prefix: Prefix, limits: &Limits) -> Option<Counter> {
+        self.lock().census.refusal(prefix, limits)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -75,6 +90,8 @@ impl Routes {
 pub(crate) struct Route {
     routes: Arc<Routes>,
     tuple: FourTuple,
+    prefix: Prefix,
+    half_open: bool,
 }
 
 impl Route {
@@ -84,20 +101,31 @@ impl Route {
         capacity: usize,
     ) -> io::Result<(Self, Mailbox<Vec<u8>>)> {
         let (post, inbox) = mailbox(capacity)?;
-        routes.lock().insert(tuple, Some(post));
-        Ok((
-            Self {
-                routes: Arc::clone(routes),
-                tuple,
-            },
-            inbox,
-        ))
+        let prefix = routes.lengths.prefix(tuple.peer.ip());
+        let mut table = routes.lock();
+        table.inboxes.insert(tuple, Some(post));
+        table.census.enter(prefix);
+        drop(table);
+        let route = Self {
+            routes: Arc::clone(routes),
+            tuple,
+            prefix,
+            half_open: true,
+        };
+        Ok((route, inbox))
+    }
+
+    /// The handshake is complete.
+    pub(crate) fn establish(&mut self) {
+        if std::mem::take(&mut self.half_open) {
+            self.routes.lock().census.establish();
+        }
     }
 
     /// Stops forwarding: what still lies in the listener's queue was sent before the handshake was
     /// complete and can only be a repetition.
-    pub(crate) fn settle(&self) {
-        if let Some(post) = self.routes.lock().get_mut(&self.tuple) {
+    pub(crate) fn stop_forwarding(&self) {
+        if let Some(post) = self.routes.lock().inboxes.get_mut(&self.tuple) {
             *post = None;
         }
     }
@@ -106,8 +134,9 @@ impl Route {
 impl Drop for Route {
     fn drop(&mut self) {
         let mut table = self.routes.lock();
-        table.remove(&self.tuple);
-        if table.is_empty() {
+        table.inboxes.remove(&self.tuple);
+        table.census.leave(self.prefix, self.half_open);
+        if table.inboxes.is_empty() {
             self.routes.bell.ring();
         }
     }

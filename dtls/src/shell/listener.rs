@@ -74,7 +74,8 @@ impl ListenerHandle {
     }
 
     /// Makes new connections use `config`, those included with which a client starts over; live
-    /// ones go on as they are. How sockets share the port, and which transport they use, stays.
+    /// ones go on as they are. How sockets share the port, which transport they use, and
+    /// the limits to strangers stay.
     ///
     /// Give it [the keys](crate::ServerConfigBuilder::keys_of) of the configuration before, or
     /// clients that are about to send their cookie have to ask again, and sessions end.

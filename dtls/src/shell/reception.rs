@@ -13,9 +13,11 @@ use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use crate::config::{self, PortSharing, Safeguard, ServerConfig, Successor, unix_now};
-use crate::core::record::client_hello_sequence;
+use crate::core::limits::{HelloRate, Limits, Prefix};
+use crate::core::record::{client_hello_has_cookie, client_hello_sequence};
 use crate::core::{HelloOutcome, HelloVerifier, VerifiedHello};
 use crate::error::BindError;
 use crate::stats::{Counter, Stats};
@@ -49,6 +51,8 @@ pub(crate) struct Reception {
     common: Common,
     sockets: Vec<Arc<ListeningSocket>>,
     verifier: HelloVerifier,
+    limits: Limits,
+    hello_rate: Option<HelloRate>,
     strays: Mailbox<Stray>,
     buffer: Vec<u8>,
     /// The socket whose turn it is, and how many datagrams it has had.
@@ -93,12 +97,15 @@ impl Reception {
             step: "eventfd",
             source,
         })?;
+        let limits = *config.limits();
         Ok(Self {
             config,
+            limits,
+            hello_rate: limits.hello_rate.map(|rate| HelloRate::new(rate, clock())),
             common: Common {
                 local: canonical(socket.local()),
                 stats,
-                routes: Arc::new(Routes::new(Arc::clone(strays.bell()))),
+                routes: Arc::new(Routes::new(Arc::clone(strays.bell()), limits.lengths)),
                 stray_post,
                 closed: Arc::default(),
                 admission: Arc::new(Mutex::new(Box::new(|_| true))),
@@ -186,12 +193,23 @@ impl Reception {
             return None;
         }
         let FourTuple { peer, local } = tuple;
+        let (prefix, now) = (self.limits.lengths.prefix(peer.ip()), clock());
+        if let Some(limit) = self.exceeds(datagram, prefix, now) {
+            stats.count(limit);
+            return None;
+        }
         match self
             .verifier
-            .receive(datagram, peer, local, unix_now(), clock())
+            .receive(datagram, peer, local, unix_now(), now)
         {
             Ok(HelloOutcome::Answer(answer)) => {
-                self.answer(&answer, tuple);
+                let rate = self.hello_rate.as_mut();
+                if rate.is_none_or(|rate| rate.take(prefix, now)) {
+                    self.answer(&answer, tuple);
+                } else {
+                    // A bad cookie got it this far.
+                    stats.count(Counter::HellosOverRate);
+                }
                 None
             }
             Ok(HelloOutcome::Verified(hello)) => self.hand_off(hello, tuple),
@@ -225,6 +243,17 @@ impl Reception {
     fn admits(&self, peer: SocketAddr) -> bool {
         let admission = &self.common.admission;
         (admission.lock().unwrap_or_else(PoisonError::into_inner))(peer)
+    }
+
+    /// Which limit keeps a hello from being looked at. The rate is one of answers: who shows a cookie
+    /// has had one, and asks for none if the cookie is good.
+    fn exceeds(&self, hello: &[u8], prefix: Prefix, now: Instant) -> Option<Counter> {
+        let too_fast = || {
+            let allowed = self.hello_rate.as_ref()?.allows(prefix, now);
+            (!allowed && !client_hello_has_cookie(hello)).then_some(Counter::HellosOverRate)
+        };
+        let refusal = self.common.routes.refusal(prefix, &self.limits);
+        refusal.or_else(too_fast)
     }
 
     fn answer(&self, answer: &[u8], tuple: FourTuple) {

@@ -161,7 +161,7 @@ impl Transport {
     pub(crate) fn settle(&mut self) {
         match self {
             Self::Connected(connected) => connected.settle(),
-            Self::Shared(_) => {}
+            Self::Shared(shared) => shared.settle(),
         }
     }
 

@@ -89,8 +89,9 @@ impl Connected {
 
     /// The handshake is complete: nothing early is missing any more.
     pub(super) fn settle(&mut self) {
-        if let Some(route) = &self.route {
-            route.settle();
+        if let Some(route) = &mut self.route {
+            route.establish();
+            route.stop_forwarding();
         }
         self.inbox = None;
     }

@@ -61,6 +61,13 @@ impl Shared {
         }
     }
 
+    /// The handshake is complete.
+    pub(super) fn settle(&mut self) {
+        if let Some(route) = &mut self.route {
+            route.establish();
+        }
+    }
+
     pub(super) fn recv(
         &mut self,
         datagram: &mut Datagram,
