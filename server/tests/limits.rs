@@ -71,6 +71,27 @@ fn the_newest_client_is_refused_at_the_limit_and_served_once_another_leaves() {
 }
 
 #[test]
+fn a_source_is_refused_at_its_own_limits_over_either_transport() {
+    let pki = Pki::new();
+    for transport in ["connected", "shared"] {
+        for (limit, counter) in [
+            ("--max-per-prefix", "hellos_over_prefix"),
+            ("--hello-rate", "hellos_over_rate"),
+        ] {
+            let server = pki.serve(&[limit, "1", "--transport", transport]);
+            let mut first = server.connect(pki.client());
+            let impatient = pki.client().handshake_timeout(Duration::from_millis(300));
+            let impatient = DtlsConnector::new(impatient.build().unwrap());
+            let refused = impatient.connect("localhost", server.address);
+            assert!(refused.is_err(), "{limit} {transport}");
+            assert_echo(&mut first, b"not concerned");
+            let finished = server.finish();
+            assert_eq!(finished.counter(counter), 1, "{limit} {transport}");
+        }
+    }
+}
+
+#[test]
 fn workers_are_used_again_for_later_connections() {
     let pki = Pki::new();
     let server = pki.serve(&[]);

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::{Path, PathBuf};
 
 use dtls::{Identity, KeyLog, ServerConfig, ServerConfigBuilder, Trust, TrustAnchors};
@@ -175,6 +176,10 @@ pub(crate) fn ready(
     if let Some(transport) = options.transport {
         builder = builder.transport(transport.into());
     }
+    builder = builder
+        .max_half_open(options.max_half_open.map(NonZeroUsize::get))
+        .max_per_prefix(options.max_per_prefix.map(NonZeroUsize::get))
+        .hello_rate(options.hello_rate.map(NonZeroU32::get));
     if let Some(log) = key_log {
         builder = builder.key_log(log);
     }

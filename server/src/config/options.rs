@@ -1,6 +1,6 @@
 //! A listener's settings as they are written: each may be missing. Main thread, at the start.
 
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize, Serializer};
@@ -144,6 +144,20 @@ pub(crate) struct ListenerOptions {
     /// listeners]
     #[arg(long, value_name = "N", help_heading = "Limits")]
     pub(crate) max_connections: Option<NonZeroUsize>,
+
+    /// Handshakes in progress at once; beyond them new clients get no answer and try again
+    /// [default: no limit]
+    #[arg(long, value_name = "N", help_heading = "Limits")]
+    pub(crate) max_half_open: Option<NonZeroUsize>,
+
+    /// Connections of one IPv4 address, or one IPv6 subnet of 64 bits [default: no limit]
+    #[arg(long, value_name = "N", help_heading = "Limits")]
+    pub(crate) max_per_prefix: Option<NonZeroUsize>,
+
+    /// First hellos of one address or subnet that are answered in a second, at once or one by one;
+    /// at least 10 where floods from many addresses are to be expected [default: no limit]
+    #[arg(long, value_name = "N", help_heading = "Limits")]
+    pub(crate) hello_rate: Option<NonZeroU32>,
 }
 
 impl ListenerOptions {
@@ -177,6 +191,9 @@ impl ListenerOptions {
             port_sharing: self.port_sharing.or(other.port_sharing),
             transport: self.transport.or(other.transport),
             max_connections: self.max_connections.or(other.max_connections),
+            max_half_open: self.max_half_open.or(other.max_half_open),
+            max_per_prefix: self.max_per_prefix.or(other.max_per_prefix),
+            hello_rate: self.hello_rate.or(other.hello_rate),
         }
     }
 
