@@ -14,6 +14,8 @@ mod preset;
 mod file;
 mod layers;
 mod psk_file;
+mod allow;
+mod clients;
 mod listener;
 mod service;
 mod effective;
@@ -23,7 +25,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dtls::{KeyLog, ServerConfig, ServerConfigBuilder};
+use dtls::{KeyLog, ServerConfigBuilder};
 
 use crate::cli::{Args, Format};
 use crate::error::{ConfigError, Failure, StartError};
@@ -33,6 +35,7 @@ use crate::{keylog, limits};
 
 use file::ConfigFile;
 use layers::Layers;
+use listener::{Ready, Surroundings};
 
 pub(crate) use effective::print;
 pub(crate) use file::FileError;
@@ -56,17 +59,11 @@ pub(crate) struct Config {
 /// Everything a listener needs to start.
 pub(crate) struct ListenerConfig {
     pub(crate) listen: SocketAddr,
-    pub(crate) dtls: ServerConfig,
     pub(crate) service: Service,
     /// What the server counts beside the library.
     pub(crate) stats: Arc<Stats>,
     pub(crate) max_connections: usize,
-    /// Whether clients must show a certificate.
-    pub(crate) client_auth: ClientAuth,
-    /// How many pre-shared keys there are, if they are taken at all.
-    pub(crate) psk: Option<usize>,
-    /// The fingerprint of the certificate if it is a throw-away one.
-    pub(crate) throwaway: Option<String>,
+    pub(crate) ready: Ready,
     /// What each setting is, and who said so.
     settings: Vec<effective::Setting>,
 }
@@ -118,18 +115,21 @@ impl Config {
                 let (address, other) = (listen, other.listen);
                 return Err(layers.refuse(Problem::SamePort { address, other }.of("listen")));
             }
-            let ready = listener::ready(&layers.merged, key_log.clone(), adjust)
+            let surroundings = Surroundings {
+                key_log: key_log.clone(),
+                adjust,
+                stats: &stats,
+                before: None,
+            };
+            let ready = listener::ready(&layers.merged, surroundings)
                 .map_err(|mistake| layers.refuse(mistake))?;
             listeners.push(ListenerConfig {
                 listen,
-                dtls: ready.dtls,
                 service,
                 stats,
                 max_connections,
-                client_auth: ready.client_auth,
-                psk: ready.psk,
-                throwaway: ready.throwaway,
                 settings: layers.settings(listen, max_connections, ready.client_auth),
+                ready,
             });
         }
         let metrics = args

@@ -80,8 +80,8 @@ fn serve(config: Config) -> Result<(), Failure> {
     // All ports before any client is answered.
     let mut bound = Vec::new();
     for listener in config.listeners {
-        let socket =
-            DtlsListener::bind(listener.listen, listener.dtls.clone()).map_err(StartError::Bind)?;
+        let socket = DtlsListener::bind(listener.listen, listener.ready.dtls.clone())
+            .map_err(StartError::Bind)?;
         let context = Context {
             listener: socket.local_addr(),
             service: listener.service.clone(),
@@ -135,9 +135,10 @@ fn serve(config: Config) -> Result<(), Failure> {
 
 /// Says that a listener is ready.
 fn announce(running: &Running, config: &ListenerConfig) {
-    if let Some(fingerprint) = &config.throwaway {
+    if let Some(throwaway) = &config.ready.throwaway {
         say(&format!(
-            "no certificate given: using a throw-away certificate, SHA-256 fingerprint {fingerprint}"
+            "no certificate given: using a throw-away certificate, SHA-256 fingerprint {}",
+            throwaway.fingerprint
         ));
     }
     say(&format!(
@@ -145,7 +146,7 @@ fn announce(running: &Running, config: &ListenerConfig) {
         running.address(),
         config.service,
         config.max_connections,
-        clients(config.client_auth, config.psk),
+        clients(config.ready.client_auth, config.ready.psk),
     ));
 }
 

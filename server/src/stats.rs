@@ -22,6 +22,16 @@ use strum::{EnumCount, EnumMessage, IntoEnumIterator};
 )]
 #[strum(serialize_all = "snake_case")]
 pub(crate) enum Counter {
+    /// Client certificates refused because they are not on the allow list.
+    RefusedCertificateNotAllowed,
+    /// Pre-shared keys refused because their identity is not on the allow list.
+    RefusedPskNotAllowed,
+    /// Identities of pre-shared keys that nobody has.
+    RefusedPskUnknown,
+    /// Times changed files or settings were taken into use.
+    Reloads,
+    /// Times changed files or settings were refused, and the old ones kept.
+    ReloadsRefused,
     /// Datagrams passed on to the backend.
     DatagramsToBackend,
     /// Bytes passed on to the backend, PROXY protocol headers not included.

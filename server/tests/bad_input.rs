@@ -147,6 +147,29 @@ fn settings_that_contradict_each_other_are_refused_with_the_remedy() {
             ["--probe-when-idle: ", "probe", "more than 0"],
         ),
         (
+            vec!["--allow", "san:a"],
+            ["--allow: ", "--client-ca", "--psk-file"],
+        ),
+        (
+            vec![
+                "--client-ca",
+                &ca,
+                "--client-auth",
+                "optional",
+                "--allow",
+                "san:a",
+            ],
+            ["--allow: ", "without proof", "--client-auth"],
+        ),
+        (
+            vec!["--client-ca", &ca, "--allow-file", "missing"],
+            ["--allow-file: ", "missing", "No such file"],
+        ),
+        (
+            vec!["--client-ca", &ca, "--allow-file", &cert],
+            ["--allow-file: ", ":1: ", "psk:IDENTITY"],
+        ),
+        (
             vec!["--alpn", ""],
             ["--alpn: ", "application protocol", "1 to 255"],
         ),

@@ -142,6 +142,50 @@ fn a_revoked_client_is_refused() {
 }
 
 #[test]
+fn of_good_certificates_only_those_on_the_allow_list_are_let_in() {
+    let pki = Pki::new();
+    let ca = pki.path("ca.pem");
+    let friend = pki.identity(Profile::CLIENT);
+    let pin = friend.fingerprint().unwrap();
+    for entry in [&pin, "san:client.lab", "san:*.LAB"] {
+        let server = pki.serve(&["--client-ca", &ca, "--allow", entry]);
+        connected(&server, pki.client().identity(friend.clone()));
+        assert!(!admits(&server, pki.client()), "{entry}");
+        let stranger = Pki::new().identity(Profile::CLIENT);
+        assert!(!admits(&server, pki.client().identity(stranger)), "{entry}");
+        let finished = server.finish();
+        assert_eq!(finished.counter("refused_certificate_not_allowed"), 0);
+    }
+    let list = pki.path("allowed");
+    fs::write(&list, "# nobody here\nsan:other.lab\npsk:a\n").unwrap();
+    let server = pki.serve(&["--client-ca", &ca, "--allow-file", &list]);
+    assert!(!admits(&server, pki.client().identity(friend)));
+    assert_eq!(
+        server.finish().counter("refused_certificate_not_allowed"),
+        1
+    );
+}
+
+#[test]
+fn of_known_identities_only_those_on_the_allow_list_are_let_in() {
+    let pki = Pki::new();
+    let keys = psk_file(&pki, &format!("a:{KEY}\nb:{KEY}\n"));
+    let server = pki.serve(&["--psk-file", &keys, "--allow", "psk:a"]);
+    connected(&server, psk_client("a"));
+    assert!(!admits(&server, psk_client("b")));
+    assert!(!admits(&server, psk_client("c")));
+    // Who has no key at all is on no list.
+    assert!(!admits(&server, pki.client()));
+    assert!(!admits(
+        &server,
+        pki.client().identity(pki.identity(Profile::CLIENT))
+    ));
+    let finished = server.finish();
+    assert_eq!(finished.counter("refused_psk_not_allowed"), 1);
+    assert_eq!(finished.counter("refused_psk_unknown"), 1);
+}
+
+#[test]
 fn the_name_a_client_asks_for_chooses_the_certificate() {
     let pki = Pki::new();
     let (cert, key) = pki.files(Profile::SERVER_WRONG_NAME);

@@ -38,8 +38,8 @@ pub(crate) fn print(out: &mut impl Write, config: &Config) -> io::Result<()> {
                 .iter()
                 .map(|listener| ListenerReport {
                     listen: listener.listen.to_string(),
-                    pre_shared_keys: listener.psk,
-                    throwaway_certificate: listener.throwaway.is_some(),
+                    pre_shared_keys: listener.ready.psk,
+                    throwaway_certificate: listener.ready.throwaway.is_some(),
                     settings: &listener.settings,
                 })
                 .collect();
@@ -75,10 +75,10 @@ fn print_listener(out: &mut impl Write, listener: &ListenerConfig) -> io::Result
     for (key, value, from) in rows {
         writeln!(out, "  {key:<keys$}  {value:<values$}  {from}")?;
     }
-    if let Some(keys) = listener.psk {
+    if let Some(keys) = listener.ready.psk {
         writeln!(out, "  {keys} pre-shared keys")?;
     }
-    if listener.throwaway.is_some() {
+    if listener.ready.throwaway.is_some() {
         writeln!(out, "  a throw-away certificate, made anew at each start")?;
     }
     Ok(())

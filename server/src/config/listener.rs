@@ -5,24 +5,46 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use dtls::{Identity, KeyLog, ServerConfig, ServerConfigBuilder, Trust, TrustAnchors};
+use dtls::{Identity, KeyLog, ServerConfig, ServerConfigBuilder};
 
 use super::Adjust;
+use super::allow::AllowFileError;
+use super::clients::{Clients, Keys};
 use super::options::ListenerOptions;
-use super::psk_file::{PskFile, PskFileError};
+use super::psk_file::PskFileError;
 use super::values::{ClientAuth, NamedIdentity};
+use crate::stats::Stats;
 use crate::throwaway;
 
 /// A listener's settings that need no file any more.
 #[derive(Debug)]
 pub(crate) struct Ready {
     pub(crate) dtls: ServerConfig,
+    /// Whether clients must show a certificate.
     pub(crate) client_auth: ClientAuth,
     /// How many pre-shared keys there are, if they are taken at all.
     pub(crate) psk: Option<usize>,
-    /// The fingerprint of the certificate if it is a throw-away one.
-    pub(crate) throwaway: Option<String>,
+    /// The certificate if it is a throw-away one.
+    pub(crate) throwaway: Option<Throwaway>,
+}
+
+/// A certificate that nobody gave.
+#[derive(Debug, Clone)]
+pub(crate) struct Throwaway {
+    identity: Identity,
+    pub(crate) fingerprint: String,
+}
+
+/// What a listener's settings do not say.
+pub(super) struct Surroundings<'a> {
+    pub(super) key_log: Option<KeyLog>,
+    pub(super) adjust: &'a Adjust,
+    /// Where refusals are counted.
+    pub(super) stats: &'a Arc<Stats>,
+    /// What the new settings take the place of.
+    pub(super) before: Option<&'a Ready>,
 }
 
 /// What is wrong with a listener's options, and with which of them.
@@ -104,6 +126,18 @@ pub(crate) enum Problem {
     /// Revocation lists without an authority.
     #[error("revocation lists need the authorities that issued them; add --client-ca")]
     CrlWithoutCa,
+    /// Nobody could be on the list.
+    #[error(
+        "an allow list is for clients that prove who they are; add --client-ca, --client-pin or \
+         --psk-file"
+    )]
+    AllowWithoutProof,
+    /// A stranger need not be on the list.
+    #[error("with an allow list, a client must not go without proof; leave --client-auth out")]
+    AllowOptional,
+    /// The allow list is of no use.
+    #[error(transparent)]
+    Allow(AllowFileError),
     /// A hint for nobody.
     #[error("a hint helps to choose among pre-shared keys; add --psk-file, or leave it out")]
     HintWithoutPsk,
@@ -132,20 +166,29 @@ impl Problem {
     }
 }
 
-/// Reads and checks everything; `adjust` has the last word on the library's settings.
+/// Reads and checks everything.
 ///
 /// # Errors
 /// The first mistake.
-pub(crate) fn ready(
+pub(super) fn ready(
     options: &ListenerOptions,
-    key_log: Option<KeyLog>,
-    adjust: &Adjust,
+    surroundings: Surroundings<'_>,
 ) -> Result<Ready, Mistake> {
-    let psk = psk(options)?;
-    let keys = psk.as_ref().map(PskFile::len);
-    let (builder, throwaway) = identified(options, psk)?;
-    let (client_auth, trust) = client_auth(options)?;
-    let mut builder = builder.client_auth(trust);
+    let Surroundings {
+        key_log,
+        adjust,
+        stats,
+        before,
+    } = surroundings;
+    let clients = Clients::read(options, stats)?;
+    let psk = clients.keys.as_deref().map(Keys::len);
+    let (builder, throwaway) = identified(options, clients.keys, before)?;
+    let mut builder = builder
+        .client_auth(clients.trust)
+        .session_scope(clients.session_scope);
+    if let Some(before) = before {
+        builder = builder.keys_of(&before.dtls);
+    }
     if let Some(time) = options.idle_timeout {
         builder = builder.idle_timeout(time.0);
     }
@@ -188,21 +231,21 @@ pub(crate) fn ready(
         .map_err(|error| blame(error, options))?;
     Ok(Ready {
         dtls,
-        client_auth,
-        psk: keys,
+        client_auth: clients.auth,
+        psk,
         throwaway,
     })
 }
 
-/// A builder with what the server shows and knows of itself, and the fingerprint of a certificate
-/// that was just made.
+/// A builder with what the server shows and knows of itself, and the certificate if nobody gave one.
 fn identified(
     options: &ListenerOptions,
-    psk: Option<PskFile>,
-) -> Result<(ServerConfigBuilder, Option<String>), Mistake> {
+    psk: Option<Arc<Keys>>,
+    before: Option<&Ready>,
+) -> Result<(ServerConfigBuilder, Option<Throwaway>), Mistake> {
     let named = options.sni.as_deref().unwrap_or_default();
     let identity = match (&options.cert, &options.key) {
-        (Some(cert), Some(key)) => Some(read_identity(cert, key, Keys::MAIN)?),
+        (Some(cert), Some(key)) => Some(read_identity(cert, key, Names::MAIN)?),
         (Some(cert), None) => return Err(Problem::CertWithoutKey(cert.clone()).of("cert")),
         (None, Some(key)) => return Err(Problem::KeyWithoutCert(key.clone()).of("key")),
         (None, None) if named.is_empty() => None,
@@ -217,111 +260,40 @@ fn identified(
         (None, Some(keys)) => ServerConfig::psk_builder(move |identity| keys.find(identity)),
         (None, None) if options.preset.is_some() => return Err(Problem::NoIdentity.of("preset")),
         (None, None) => {
-            let (identity, fingerprint) = make_throwaway().map_err(|problem| problem.of(""))?;
-            throwaway = Some(fingerprint);
-            ServerConfig::builder(identity)
+            // People may have noted its fingerprint.
+            let kept = before.and_then(|before| before.throwaway.clone());
+            let made = kept.map_or_else(make_throwaway, Ok);
+            let made = throwaway.insert(made.map_err(|problem| problem.of(""))?);
+            ServerConfig::builder(made.identity.clone())
         }
     };
     if let Some(hint) = &options.psk_hint {
         builder = builder.psk_hint(hint);
     }
     for NamedIdentity { name, cert, key } in named {
-        builder = builder.identity_for(name, read_identity(cert, key, Keys::NAMED)?);
+        builder = builder.identity_for(name, read_identity(cert, key, Names::NAMED)?);
     }
     Ok((builder, throwaway))
 }
 
-fn make_throwaway() -> Result<(Identity, String), Problem> {
+fn make_throwaway() -> Result<Throwaway, Problem> {
     let (cert, key) = throwaway::make().map_err(Problem::Throwaway)?;
     let identity = Identity::from_pem(cert.as_bytes(), key.as_bytes()).map_err(Problem::Setting)?;
     let fingerprint = identity.fingerprint().map_err(Problem::Setting)?;
-    Ok((identity, fingerprint))
-}
-
-/// The pre-shared keys, if clients may have some.
-fn psk(options: &ListenerOptions) -> Result<Option<PskFile>, Mistake> {
-    let Some(path) = &options.psk_file else {
-        return match options.psk_hint {
-            Some(_) => Err(Problem::HintWithoutPsk.of("psk-hint")),
-            None => Ok(None),
-        };
-    };
-    let keys = PskFile::read(path).map_err(|error| Problem::Psk(error).of("psk-file"))?;
-    if keys.exposed {
-        log::warn!(
-            "{} can be read by other users, who can then pass for each client; run: chmod 600 {0}",
-            path.display()
-        );
-    }
-    Ok(Some(keys))
-}
-
-/// Whether certificates are asked of clients, and which are good.
-fn client_auth(options: &ListenerOptions) -> Result<(ClientAuth, dtls::ClientAuth), Mistake> {
-    let mut trust = None;
-    if let Some(ca) = &options.client_ca {
-        let bad = |key, source, remedy| Problem::File { source, remedy }.of(key);
-        let mut anchors = TrustAnchors::from_file(ca).map_err(|source| {
-            bad(
-                "client-ca",
-                source,
-                "give the authorities' certificates in PEM form",
-            )
-        })?;
-        if let Some(crl) = &options.client_crl {
-            anchors = anchors.crl_file(crl).map_err(|source| {
-                bad(
-                    "client-crl",
-                    source,
-                    "give the authorities' revocation lists in PEM form",
-                )
-            })?;
-        }
-        trust = Some(Trust::Anchors(anchors));
-    } else if options.client_crl.is_some() {
-        return Err(Problem::CrlWithoutCa.of("client-crl"));
-    }
-    if let Some(pins) = &options.client_pin {
-        let pins = Trust::Pins(pins.iter().map(|pin| pin.0).collect());
-        trust = Some(match trust {
-            Some(anchors) => anchors.or(pins),
-            None => pins,
-        });
-    }
-    match (options.client_auth, trust) {
-        (Some(ClientAuth::Off), Some(_)) => {
-            Err(Problem::TrustUnused.of(if options.client_ca.is_some() {
-                "client-ca"
-            } else {
-                "client-pin"
-            }))
-        }
-        (Some(ClientAuth::Optional), Some(trust)) => {
-            Ok((ClientAuth::Optional, dtls::ClientAuth::Optional(trust)))
-        }
-        (None | Some(ClientAuth::Required), Some(trust)) => {
-            Ok((ClientAuth::Required, dtls::ClientAuth::Required(trust)))
-        }
-        // Then a pre-shared key is the only proof, and no certificate is good.
-        (Some(ClientAuth::Required), None) if options.psk_file.is_some() => {
-            let nobody = dtls::ClientAuth::Required(Trust::Pins(Vec::new()));
-            Ok((ClientAuth::Required, nobody))
-        }
-        (Some(ClientAuth::Optional | ClientAuth::Required), None) => {
-            Err(Problem::TrustInNobody.of("client-auth"))
-        }
-        (None | Some(ClientAuth::Off), None) => Ok((ClientAuth::Off, dtls::ClientAuth::Off)),
-    }
+    Ok(Throwaway {
+        identity,
+        fingerprint,
+    })
 }
 
 /// Which options name an identity's files.
 #[derive(Clone, Copy)]
-struct Keys {
+struct Names {
     cert: &'static str,
     key: &'static str,
 }
 
-impl Keys {
+impl Names {
     const MAIN: Self = Self {
         cert: "cert",
         key: "key",
@@ -332,12 +304,12 @@ impl Keys {
     };
 }
 
-fn read_identity(cert: &Path, key: &Path, keys: Keys) -> Result<Identity, Mistake> {
+fn read_identity(cert: &Path, key: &Path, keys: Names) -> Result<Identity, Mistake> {
     Identity::from_files(cert, key).map_err(|source| file_mistake(source, keys))
 }
 
 /// Adds to the library's reason which option it is about and what to do.
-fn file_mistake(source: dtls::ConfigError, keys: Keys) -> Mistake {
+fn file_mistake(source: dtls::ConfigError, keys: Names) -> Mistake {
     use dtls::ConfigError as Library;
     let (key, remedy) = match &source {
         Library::Read { what, .. } | Library::NotPem { what, .. } if what.contains("key") => {
@@ -366,9 +338,9 @@ fn blame(source: dtls::ConfigError, options: &ListenerOptions) -> Mistake {
         Library::NotValidNow { certificate, .. } | Library::UnusableKey { certificate, .. } => {
             let main = options.cert.as_ref();
             let keys = if main.is_some_and(|cert| cert.display().to_string() == *certificate) {
-                Keys::MAIN
+                Names::MAIN
             } else {
-                Keys::NAMED
+                Names::NAMED
             };
             file_mistake(source, keys)
         }

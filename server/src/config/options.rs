@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 
+use super::allow::Entry;
 use super::preset::Preset;
 use super::values::{
     ClientAuth, Listen, NamedIdentity, Pin, PortSharing, Suites, TcpAddress, Time, TimeOrNone,
@@ -90,6 +91,17 @@ pub(crate) struct ListenerOptions {
     /// repeated. Beside --client-ca, either is good enough
     #[arg(long, value_name = "FINGERPRINT", help_heading = "Clients")]
     pub(crate) client_pin: Option<Vec<Pin>>,
+
+    /// Of those who prove who they are, let only these in; may be repeated: SHA256:FINGERPRINT of a
+    /// certificate, san:NAME for a subject alternative name (*.example.org takes one label), or
+    /// psk:IDENTITY
+    #[arg(long, value_name = "CLIENT", help_heading = "Clients")]
+    pub(crate) allow: Option<Vec<Entry>>,
+
+    /// Let in those of this file, too: one CLIENT a line as with --allow, # starts a comment line
+    #[arg(long, value_name = "FILE", help_heading = "Clients")]
+    #[serde(serialize_with = "path")]
+    pub(crate) allow_file: Option<PathBuf>,
 
     /// Cipher suites [default: recommended]
     #[arg(long, value_enum, value_name = "WHICH", help_heading = "Protocol")]
@@ -179,6 +191,8 @@ impl ListenerOptions {
             client_ca: self.client_ca.or(other.client_ca),
             client_crl: self.client_crl.or(other.client_crl),
             client_pin: self.client_pin.or(other.client_pin),
+            allow: self.allow.or(other.allow),
+            allow_file: self.allow_file.or(other.allow_file),
             suites: self.suites.or(other.suites),
             alpn: self.alpn.or(other.alpn),
             heartbeat: self.heartbeat.or(other.heartbeat),
@@ -205,6 +219,7 @@ impl ListenerOptions {
             &mut self.psk_file,
             &mut self.client_ca,
             &mut self.client_crl,
+            &mut self.allow_file,
         ];
         let named = self.sni.iter_mut().flatten();
         let named = named.flat_map(|named| [&mut named.cert, &mut named.key]);

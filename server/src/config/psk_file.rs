@@ -8,11 +8,13 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use dtls::PskKey;
+use sha2::{Digest as _, Sha256};
 
 /// Keys by identity.
 #[derive(Debug)]
 pub(crate) struct PskFile {
     keys: HashMap<Vec<u8>, PskKey>,
+    digest: [u8; 32],
     /// Whether users other than the owner may read or write the file.
     pub(super) exposed: bool,
 }
@@ -70,8 +72,14 @@ impl PskFile {
         }
         Ok(Self {
             keys,
+            digest: Sha256::digest(&text).into(),
             exposed: mode & 0o077 != 0,
         })
+    }
+
+    /// Stands for the whole file.
+    pub(super) fn digest(&self) -> [u8; 32] {
+        self.digest
     }
 
     /// How many clients have a key.

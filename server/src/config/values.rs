@@ -10,6 +10,8 @@ use clap::ValueEnum;
 use dtls::Fingerprint;
 use serde::{Deserialize, Serialize, Serializer};
 
+use super::allow::Entry;
+
 /// Reads a value as it is typed, and writes it so again.
 macro_rules! as_text {
     ($($value:ty),+) => {$(
@@ -29,7 +31,7 @@ macro_rules! as_text {
     )+};
 }
 
-as_text!(Listen, TcpAddress, Time, TimeOrNone, Pin);
+as_text!(Listen, TcpAddress, Time, TimeOrNone, Pin, Entry);
 
 /// Where to listen. A preset knows the port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
