@@ -81,9 +81,11 @@ Examples:
         sni = [{ name = \"a.example\", cert = \"a.pem\", key = \"a.key\" }]
       Relative file names begin at the file's folder.
 
-Signals: after SIGINT, SIGTERM or SIGHUP no further client is answered. Connections may go on
+Signals: after SIGINT or SIGTERM no further client is answered. Connections may go on
 until --drain-timeout; those left then get a close_notify. The server ends as soon as there is none,
 and prints its counters. A second signal ends it at once, without a word to anyone.
+SIGHUP, or a file that has changed, makes the server read the configuration, certificates, revocation
+lists, keys and allow lists anew, for new connections. If anything is wrong, everything stays as it was.
 
 Environment: RUST_LOG chooses what is logged, in place of -v, as env_logger documents.
 

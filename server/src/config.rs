@@ -19,6 +19,7 @@ mod clients;
 mod listener;
 mod service;
 mod effective;
+mod stamps;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -41,6 +42,7 @@ pub(crate) use effective::print;
 pub(crate) use file::FileError;
 pub(crate) use listener::Problem;
 pub(crate) use options::{ListenerOptions, ServerOptions};
+pub(crate) use stamps::Stamps;
 pub(crate) use values::{ClientAuth, TcpAddress};
 
 /// Has the last word on the library's settings.
@@ -54,6 +56,9 @@ pub(crate) struct Config {
     pub(crate) metrics: Option<SocketAddr>,
     pub(crate) drain_timeout: Duration,
     pub(crate) format: Format,
+    key_log: Option<KeyLog>,
+    /// Every file that was read.
+    pub(crate) files: Stamps,
 }
 
 /// Everything a listener needs to start.
@@ -68,67 +73,73 @@ pub(crate) struct ListenerConfig {
     settings: Vec<effective::Setting>,
 }
 
+/// Settings of a listener that do not change while it runs.
+const FIXED: [&str; 7] = [
+    "service",
+    "backend",
+    "proxy-protocol",
+    "idle-counts",
+    "port-sharing",
+    "transport",
+    "max-connections",
+];
+
 /// How long connections may take to close.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Config {
-    /// Checks the arguments and the file they name.
+    /// Checks the arguments and the file they name. What takes the place of a configuration that is
+    /// in use goes on with its keys and counters.
     ///
     /// # Errors
     /// A file or value that is wrong, or a limit that is too low for what is asked.
-    pub(crate) fn check(args: Args, adjust: &Adjust) -> Result<Self, Failure> {
+    pub(crate) fn check(
+        args: &Args,
+        adjust: &Adjust,
+        before: Option<&Self>,
+    ) -> Result<Self, Failure> {
+        let mut files = Stamps::default();
         let file = match &args.config {
-            Some(path) => Some(ConfigFile::read(path).map_err(ConfigError::File)?),
+            Some(path) => {
+                files.note(path);
+                Some(ConfigFile::read(path).map_err(ConfigError::File)?)
+            }
             None => None,
         };
         let of_file = file.as_ref().map(|file| &file.options);
-        let key_log = args
-            .server
-            .keylog
-            .map(|path| (path, "--keylog: ".to_owned()));
-        let key_log = key_log.or_else(|| {
-            let file = file.as_ref()?;
-            let path = file.options.keylog.clone()?;
-            Some((path, file.place(None, "keylog")))
-        });
-        let key_log = key_log
-            .map(|(path, place)| open_key_log(path, place, args.check))
-            .transpose()?
-            .flatten();
-        let layers = Layers::of(args.listener, file.as_ref())?;
-        let mut services = Vec::new();
-        for layers in &layers {
-            let stats = Arc::new(Stats::default());
-            let service =
-                service::ready(&layers.merged, &stats).map_err(|mistake| layers.refuse(mistake))?;
-            services.push((service, stats));
+        let key_log = match before {
+            Some(before) => before.key_log.clone(),
+            None => key_log(args, file.as_ref())?,
+        };
+        let layers = Layers::of(args.listener.clone(), file.as_ref())?;
+        for file in layers.iter().flat_map(|layers| layers.merged.files()) {
+            files.note(&file);
         }
-        let needs: Vec<_> = services
-            .iter()
-            .map(|(service, _)| service.needs())
-            .collect();
-        let most = share_connections(&layers, &needs)?;
         let mut listeners: Vec<ListenerConfig> = Vec::new();
-        for ((layers, (service, stats)), max_connections) in layers.iter().zip(services).zip(most) {
+        for (layers, service) in layers.iter().zip(services(&layers, before)?) {
             let listen = layers.address()?;
             if let Some(other) = listeners.iter().find(|other| overlap(other.listen, listen)) {
                 let (address, other) = (listen, other.listen);
                 return Err(layers.refuse(Problem::SamePort { address, other }.of("listen")));
             }
+            let before = before.and_then(|before| before.listeners.get(listeners.len()));
+            if before.is_some_and(|before| before.listen != listen) {
+                return Err(layers.refuse(Problem::Moved(listen).of("listen")));
+            }
             let surroundings = Surroundings {
                 key_log: key_log.clone(),
                 adjust,
-                stats: &stats,
-                before: None,
+                stats: &service.stats,
+                before: before.map(|before| &before.ready),
             };
             let ready = listener::ready(&layers.merged, surroundings)
                 .map_err(|mistake| layers.refuse(mistake))?;
             listeners.push(ListenerConfig {
                 listen,
-                service,
-                stats,
-                max_connections,
-                settings: layers.settings(listen, max_connections, ready.client_auth),
+                settings: layers.settings(listen, service.max_connections, ready.client_auth),
+                service: service.service,
+                stats: service.stats,
+                max_connections: service.max_connections,
                 ready,
             });
         }
@@ -145,8 +156,94 @@ impl Config {
             metrics: metrics.map(|address| address.0),
             drain_timeout: drain_timeout.map_or(DRAIN_TIMEOUT, |time| time.0),
             format: args.format,
+            key_log,
+            files,
         })
     }
+
+    /// The settings that differ from `before`, whose place this takes, and need a new start.
+    pub(crate) fn later(&self, before: &Self) -> Vec<String> {
+        let mut later = Vec::new();
+        if self.drain_timeout != before.drain_timeout {
+            later.push("drain-timeout".to_owned());
+        }
+        if self.metrics != before.metrics {
+            later.push("metrics".to_owned());
+        }
+        for (now, then) in self.listeners.iter().zip(&before.listeners) {
+            for key in FIXED {
+                let of = |listener: &ListenerConfig| {
+                    let mut settings = listener.settings.iter();
+                    let found = settings.find(|setting| setting.key == key);
+                    found.map(|setting| setting.value.clone())
+                };
+                if of(now) != of(then) {
+                    later.push(format!("{key} of the listener at {}", now.listen));
+                }
+            }
+        }
+        later
+    }
+}
+
+/// A listener's service, and what it counts in.
+struct Serving {
+    service: Service,
+    stats: Arc<Stats>,
+    max_connections: usize,
+}
+
+/// Looks up what is behind each listener, or goes on with what is there.
+fn services(layers: &[Layers<'_>], before: Option<&Config>) -> Result<Vec<Serving>, Failure> {
+    if let Some(before) = before {
+        if before.listeners.len() != layers.len() {
+            return Err(ConfigError::OtherListeners {
+                now: layers.len(),
+                before: before.listeners.len(),
+            }
+            .into());
+        }
+        let serving = |listener: &ListenerConfig| Serving {
+            service: listener.service.clone(),
+            stats: Arc::clone(&listener.stats),
+            max_connections: listener.max_connections,
+        };
+        return Ok(before.listeners.iter().map(serving).collect());
+    }
+    let mut services = Vec::new();
+    for layers in layers {
+        let stats = Arc::new(Stats::default());
+        let service =
+            service::ready(&layers.merged, &stats).map_err(|mistake| layers.refuse(mistake))?;
+        services.push((service, stats));
+    }
+    let needs: Vec<_> = services
+        .iter()
+        .map(|(service, _)| service.needs())
+        .collect();
+    let most = share_connections(layers, &needs)?;
+    Ok(services
+        .into_iter()
+        .zip(most)
+        .map(|((service, stats), max_connections)| Serving {
+            service,
+            stats,
+            max_connections,
+        })
+        .collect())
+}
+
+/// The key log, if there is to be one.
+fn key_log(args: &Args, file: Option<&ConfigFile>) -> Result<Option<KeyLog>, ConfigError> {
+    let (path, place) = match (&args.server.keylog, file) {
+        (Some(path), _) => (path, "--keylog: ".to_owned()),
+        (None, Some(file)) => match &file.options.keylog {
+            Some(path) => (path, file.place(None, "keylog")),
+            None => return Ok(None),
+        },
+        (None, None) => return Ok(None),
+    };
+    open_key_log(path.clone(), place, args.check)
 }
 
 /// Opens the key log; `only_check` leaves no new file behind.

@@ -56,6 +56,14 @@ pub(crate) enum ConfigError {
     /// The configuration file.
     #[error(transparent)]
     File(FileError),
+    /// A running server keeps its listeners.
+    #[error("there would be {now} listeners and are {before}; start the server anew")]
+    OtherListeners {
+        /// How many the file has now.
+        now: usize,
+        /// How many run.
+        before: usize,
+    },
     /// Which of them?
     #[error("--listen: the file has {0} listeners; change the address of one of them there")]
     OneAddressForMany(usize),
@@ -102,6 +110,9 @@ pub(crate) enum StartError {
     /// No signal handler.
     #[error("failed to catch signals: {0}")]
     Signals(ctrlc::Error),
+    /// No way to hear of SIGHUP.
+    #[error("failed to wait for SIGHUP: {0}")]
+    Hangups(io::Error),
     /// No listener thread.
     #[error("failed to start the listener thread: {0}; raise the limit on threads (ulimit -u)")]
     Thread(io::Error),

@@ -5,7 +5,8 @@
 //!  socket ─► listener ─► cookie ─► handoff ─► accept ─► pool ─► worker ─► stream ─► service
 //!  └────────────── listener thread ──────────────────┘        └──── worker threads ────────┘
 //!
-//!  main thread: cli ─► config ─► listener, then wait ─► shutdown ─► report
+//!  main thread:   cli ─► config ─► listener, then wait ─► shutdown ─► report
+//!  reload thread: config ─► listener, whenever files change
 //! ```
 //!
 //! The listener thread answers hellos and hands verified peers to the pool; a worker thread owns
@@ -23,6 +24,7 @@ mod accept;
 mod pool;
 mod worker;
 mod service;
+mod reload;
 mod shutdown;
 mod report;
 mod stats;
@@ -52,14 +54,13 @@ use worker::Context;
 /// Runs the server until a signal ends it. `adjust` has the last word on the library's settings.
 pub fn run(args: Args, adjust: &Adjust) -> ExitCode {
     logging::start(args.verbose, args.log_format);
-    let only_check = args.check;
-    let outcome = match args.command {
+    let outcome = match &args.command {
         Some(Command::Status(top)) => top.run().map_err(Failure::Status),
-        None => Config::check(args, adjust).and_then(|config| {
-            if only_check {
+        None => Config::check(&args, adjust, None).and_then(|config| {
+            if args.check {
                 config::print(&mut io::stdout().lock(), &config).map_err(Failure::Report)
             } else {
-                serve(config)
+                serve(config, args, adjust)
             }
         }),
     };
@@ -76,10 +77,12 @@ pub fn run(args: Args, adjust: &Adjust) -> ExitCode {
 ///
 /// # Errors
 /// The system refuses a port or a thread, a listener breaks, or connections outlive the drain.
-fn serve(config: Config) -> Result<(), Failure> {
+fn serve(config: Config, args: Args, adjust: &Adjust) -> Result<(), Failure> {
+    // Before any thread, so that none of them is interrupted.
+    let hangups = reload::on_hangups().map_err(StartError::Hangups)?;
     // All ports before any client is answered.
     let mut bound = Vec::new();
-    for listener in config.listeners {
+    for listener in &config.listeners {
         let socket = DtlsListener::bind(listener.listen, listener.ready.dtls.clone())
             .map_err(StartError::Bind)?;
         let context = Context {
@@ -100,12 +103,16 @@ fn serve(config: Config) -> Result<(), Failure> {
     // Before the line that says the server is ready: from then on a signal must end it in order.
     shutdown::on_signals(causes.clone()).map_err(StartError::Signals)?;
     let mut running = Vec::new();
-    for (bound, config) in bound {
+    for (bound, listener) in bound {
         let one = bound.start(causes.clone()).map_err(StartError::Thread)?;
-        announce(&one, &config);
+        announce(&one, listener);
         running.push(one);
     }
     drop(causes);
+    let (drain_timeout, format) = (config.drain_timeout, config.format);
+    let handles = running.iter().map(Running::handle).collect();
+    reload::start(hangups, args, Arc::clone(adjust), config, handles)
+        .map_err(StartError::Thread)?;
     let ops = Ops::new(running.iter().map(Running::watched).collect());
     if let Some(pages) = pages {
         ops.serve(&pages).map_err(StartError::Thread)?;
@@ -121,11 +128,11 @@ fn serve(config: Config) -> Result<(), Failure> {
     let open: usize = running.iter().map(|one| one.pool().connections()).sum();
     log::info!(
         "{cause}; waiting up to {} for {open} connections to end",
-        humantime::format_duration(config.drain_timeout)
+        humantime::format_duration(drain_timeout)
     );
-    let left = shutdown::drain(&running, config.drain_timeout);
+    let left = shutdown::drain(&running, drain_timeout);
     let counted: Vec<_> = running.iter().map(Running::counters).collect();
-    report::write(&mut io::stdout().lock(), &counted, config.format).map_err(Failure::Report)?;
+    report::write(&mut io::stdout().lock(), &counted, format).map_err(Failure::Report)?;
     match cause {
         Cause::ListenerFailed(source) => Err(Failure::Listener(source)),
         Cause::Signal if left > 0 => Err(Failure::Undrained { left }),

@@ -133,6 +133,11 @@ impl Running {
         &self.watched.pool
     }
 
+    /// Changes it from another thread.
+    pub(crate) fn handle(&self) -> ListenerHandle {
+        self.handle.clone()
+    }
+
     /// Answers no further hello. Connections go on.
     pub(crate) fn refuse(&mut self) {
         self.handle.close();

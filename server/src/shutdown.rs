@@ -25,7 +25,7 @@ pub(crate) const CLOSING: Duration = Duration::from_secs(5);
 /// Why the server ends.
 #[derive(Debug)]
 pub(crate) enum Cause {
-    /// SIGINT, SIGTERM or SIGHUP.
+    /// SIGINT or SIGTERM. SIGHUP never arrives here, see `reload`.
     Signal,
     /// No further connection is accepted.
     ListenerFailed(AcceptError),

@@ -129,7 +129,7 @@ fn threads_and_descriptors_are_given_back_when_the_clients_have_left() {
 }
 
 /// The threads of a server without connections.
-const QUIET: [&str; 3] = ["ctrl-c", "dtls-server", "listener"];
+const QUIET: [&str; 4] = ["ctrl-c", "dtls-server", "listener", "reload"];
 
 #[test]
 fn a_silent_client_is_closed_after_the_idle_timeout() {

@@ -75,6 +75,9 @@ pub(crate) enum Problem {
         /// The first one.
         other: SocketAddr,
     },
+    /// A running listener stays where it is.
+    #[error("the listener cannot move to {0} while it runs; start the server anew")]
+    Moved(SocketAddr),
     /// A preset's clients must know whom they talk to.
     #[error(
         "its clients would not know a throw-away certificate; give --cert and --key, or --psk-file"

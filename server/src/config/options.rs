@@ -211,8 +211,20 @@ impl ListenerOptions {
         }
     }
 
+    /// The files that are named.
+    pub(super) fn files(&self) -> Vec<PathBuf> {
+        let mut files = Vec::new();
+        // The same list as that of which relative names are resolved.
+        self.clone().each_file(|file| files.push(file.clone()));
+        files
+    }
+
     /// Reads relative file names from `folder` on.
     pub(super) fn resolve(&mut self, folder: &Path) {
+        self.each_file(|file| *file = folder.join(&*file));
+    }
+
+    fn each_file(&mut self, act: impl FnMut(&mut PathBuf)) {
         let files = [
             &mut self.cert,
             &mut self.key,
@@ -223,9 +235,7 @@ impl ListenerOptions {
         ];
         let named = self.sni.iter_mut().flatten();
         let named = named.flat_map(|named| [&mut named.cert, &mut named.key]);
-        for file in files.into_iter().flatten().chain(named) {
-            *file = folder.join(&*file);
-        }
+        files.into_iter().flatten().chain(named).for_each(act);
     }
 
     /// What is said, by key.

@@ -1,0 +1,247 @@
+//! Changed files and SIGHUP: what is new holds for new connections, live ones go on, and what is
+//! wrong changes nothing.
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests: a failure is the test's"
+)]
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::time::Duration;
+
+use common::{Pki, Server, assert_echo, command, receive};
+use dtls::{ClientConfig, ClientConfigBuilder, DtlsConnector, DtlsStream, PskKey};
+use dtls_certs::{Profile, Role};
+use nix::sys::signal::Signal;
+
+const KEY: &str = "6f1ed002ab5595859014ebf0951522d9";
+
+/// Replaces a file in one step, as tools that renew certificates do.
+fn put(pki: &Pki, name: &str, text: impl AsRef<[u8]>) {
+    let fresh = pki.path("fresh");
+    fs::write(&fresh, text).unwrap();
+    fs::set_permissions(&fresh, fs::Permissions::from_mode(0o600)).unwrap();
+    fs::rename(fresh, pki.path(name)).unwrap();
+}
+
+fn fingerprint(stream: &DtlsStream) -> String {
+    stream.info().peer_chain[0].fingerprint.clone()
+}
+
+fn admits(server: &Server, client: ClientConfigBuilder) -> bool {
+    let client = client.handshake_timeout(Duration::from_secs(3));
+    DtlsConnector::new(client.build().unwrap())
+        .connect("localhost", server.address)
+        .is_ok()
+}
+
+/// A server with this configuration file.
+#[track_caller]
+fn serve(pki: &Pki, config: &str) -> Server {
+    put(pki, "server.toml", config);
+    let file = pki.path("server.toml");
+    Server::from(command(["--config", &file, "--format", "json"]))
+}
+
+#[test]
+fn a_renewed_certificate_is_shown_to_new_clients_and_live_connections_go_on() {
+    let pki = Pki::new();
+    let mut server = pki.serve(&[]);
+    let connector = DtlsConnector::new(pki.client().build().unwrap());
+    let mut live = connector.connect("localhost", server.address).unwrap();
+    let (before, session) = (fingerprint(&live), live.session().unwrap());
+
+    // One after the other, so that they do not belong together in between.
+    let renewed = pki.pki.issue(Profile::SERVER).unwrap();
+    put(&pki, "server.pem", &renewed.chain_pem);
+    put(&pki, "server.key", &renewed.key_pem);
+    server.program.wait_for("reloaded for new connections");
+    assert_echo(&mut live, b"still here");
+    let fresh = connector.connect("localhost", server.address).unwrap();
+    assert_ne!(fingerprint(&fresh), before);
+    let resumed = connector.resume("localhost", server.address, &session);
+    assert!(resumed.unwrap().info().resumed, "tickets stay good");
+
+    drop((live, fresh));
+    let finished = server.finish();
+    assert_eq!(finished.status.code(), Some(0), "{finished:#?}");
+    assert!(finished.counter("reloads") >= 1);
+}
+
+#[test]
+fn bad_new_files_keep_the_old_ones_and_are_told_once() {
+    let pki = Pki::new();
+    let mut server = pki.serve(&[]);
+    let connector = DtlsConnector::new(pki.client().build().unwrap());
+    let before = fingerprint(&connector.connect("localhost", server.address).unwrap());
+    put(&pki, "server.pem", "no certificate");
+    let line = server.program.wait_for("everything stays as it was");
+    assert!(line.contains("server.pem has changed"), "{line}");
+    assert!(line.contains("--cert: "), "{line}");
+    let after = fingerprint(&connector.connect("localhost", server.address).unwrap());
+    assert_eq!(after, before);
+
+    // Asked for, it is told again.
+    server.program.signal(Signal::SIGHUP);
+    let line = server.program.wait_for("everything stays as it was");
+    assert!(line.contains("SIGHUP"), "{line}");
+    let renewed = pki.pki.issue(Profile::SERVER).unwrap();
+    put(&pki, "server.key", &renewed.key_pem);
+    put(&pki, "server.pem", &renewed.chain_pem);
+    server.program.wait_for("reloaded for new connections");
+    let finished = server.finish();
+    let told = finished
+        .stderr
+        .matches("server.pem has changed, but")
+        .count();
+    assert_eq!(told, 1, "{finished:#?}");
+}
+
+#[test]
+fn sighup_reads_everything_again_and_ends_nothing() {
+    let mut server = Server::start(&["--listen", "127.0.0.1:0", "--format", "json"]);
+    let connector = || {
+        let anyone = ClientConfig::builder(dtls::ServerTrust::Anyone);
+        DtlsConnector::new(anyone.build().unwrap())
+    };
+    let mut live = connector().connect("localhost", server.address).unwrap();
+    for _ in 0..3 {
+        server.program.signal(Signal::SIGHUP);
+        server
+            .program
+            .wait_for("reloaded for new connections: SIGHUP");
+        assert_echo(&mut live, b"still here");
+        let fresh = connector().connect("localhost", server.address).unwrap();
+        assert_eq!(
+            fingerprint(&fresh),
+            fingerprint(&live),
+            "a throw-away one, too"
+        );
+    }
+    server.program.signal(Signal::SIGTERM);
+    drop(live);
+    let finished = server.program.finish();
+    assert_eq!(finished.status.code(), Some(0), "{finished:#?}");
+    assert_eq!(finished.counter("reloads"), 3);
+    assert_eq!(finished.counter("reloads_refused"), 0);
+}
+
+#[test]
+fn keys_and_lists_that_have_changed_hold_for_new_connections_and_old_sessions() {
+    let pki = Pki::new();
+    put(&pki, "keys", format!("a:{KEY}\nb:{KEY}\n"));
+    put(&pki, "allowed", "psk:a\npsk:b\n");
+    let mut server = serve(
+        &pki,
+        "[[listener]]\nlisten = \"127.0.0.1:0\"\npsk-file = \"keys\"\nallow-file = \"allowed\"\n",
+    );
+    let client = |name: &str| {
+        let key = PskKey::from_hex(KEY).unwrap();
+        ClientConfig::psk_builder(name, key).handshake_timeout(Duration::from_secs(3))
+    };
+    let b = DtlsConnector::new(client("b").build().unwrap());
+    let session = b
+        .connect("localhost", server.address)
+        .unwrap()
+        .session()
+        .unwrap();
+    assert!(admits(&server, client("a")));
+    assert!(
+        b.resume("localhost", server.address, &session)
+            .unwrap()
+            .info()
+            .resumed
+    );
+
+    put(&pki, "allowed", "psk:a\n");
+    server.program.wait_for("allowed has changed");
+    assert!(admits(&server, client("a")));
+    assert!(!admits(&server, client("b")));
+    assert!(b.resume("localhost", server.address, &session).is_err());
+
+    put(&pki, "keys", format!("c:{KEY}\n"));
+    put(&pki, "allowed", "psk:c\n");
+    server.program.wait_for("reloaded for new connections");
+    assert!(admits(&server, client("c")));
+    assert!(!admits(&server, client("a")));
+    server.finish();
+}
+
+#[test]
+fn a_newly_revoked_client_is_refused() {
+    let pki = Pki::new();
+    let revoked = Profile {
+        name: "client-revoked",
+        role: Role::Client,
+        ..Profile::SERVER_REVOKED
+    };
+    let identity = pki.identity(revoked);
+    let (ca, config) = (pki.path("ca.pem"), "client-ca = \"ca.pem\"");
+    assert!(fs::exists(ca).unwrap());
+    pki.files(Profile::SERVER);
+    let start = format!(
+        "[[listener]]\nlisten = \"127.0.0.1:0\"\ncert = \"server.pem\"\nkey = \"server.key\"\n{config}\n"
+    );
+    let mut server = serve(&pki, &start);
+    assert!(admits(&server, pki.client().identity(identity.clone())));
+    // The configuration itself changes and names a file more.
+    put(&pki, "crl.pem", pki.pki.crl_pem().unwrap());
+    put(
+        &pki,
+        "server.toml",
+        format!("{start}client-crl = \"crl.pem\"\n"),
+    );
+    server.program.wait_for("server.toml has changed");
+    assert!(!admits(&server, pki.client().identity(identity)));
+    assert!(admits(
+        &server,
+        pki.client().identity(pki.identity(Profile::CLIENT))
+    ));
+    server.finish();
+}
+
+#[test]
+fn what_cannot_change_while_it_runs_is_named_and_the_rest_is_taken() {
+    let pki = Pki::new();
+    pki.files(Profile::SERVER);
+    let pair = "cert = \"server.pem\"\nkey = \"server.key\"\n";
+    let listener = format!("[[listener]]\nlisten = \"127.0.0.1:0\"\n{pair}");
+    let mut server = serve(&pki, &listener);
+    put(
+        &pki,
+        "server.toml",
+        format!("drain-timeout = \"7s\"\n{listener}service = \"discard\"\nalpn = [\"x\"]\n"),
+    );
+    server.program.wait_for("reloaded for new connections");
+    server
+        .program
+        .wait_for("drain-timeout takes effect with the next start");
+    server
+        .program
+        .wait_for("service of the listener at 127.0.0.1:0 takes effect");
+    let client = pki.client().alpn(["x"]).build().unwrap();
+    let mut stream = DtlsConnector::new(client)
+        .connect("localhost", server.address)
+        .unwrap();
+    assert_eq!(stream.info().alpn.as_deref(), Some(&b"x"[..]));
+    assert_echo(&mut stream, b"still echo");
+
+    for (text, words) in [
+        (format!("{listener}{listener}"), "2 listeners and are 1"),
+        (
+            listener.replace("127.0.0.1:0", "127.0.0.1:1"),
+            "cannot move",
+        ),
+        (format!("{listener}alpnn = []\n"), "did you mean `alpn`"),
+    ] {
+        put(&pki, "server.toml", text);
+        let line = server.program.wait_for("everything stays as it was");
+        assert!(line.contains(words), "{line}");
+    }
+    assert_echo(&mut stream, b"still echo");
+    server.program.signal(Signal::SIGTERM);
+    assert_eq!(receive(&mut stream), None);
+    assert_eq!(server.program.finish().status.code(), Some(0));
+}
