@@ -26,10 +26,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dtls::{KeyLog, ServerConfigBuilder};
+use dtls::{DtlsListener, KeyLog, ServerConfigBuilder};
 
 use crate::cli::{Args, Format};
 use crate::error::{ConfigError, Failure, StartError};
+use crate::privilege::User;
 use crate::service::{Needs, Service};
 use crate::stats::Stats;
 use crate::{keylog, limits};
@@ -52,6 +53,8 @@ pub type Adjust = Arc<dyn Fn(ServerConfigBuilder) -> ServerConfigBuilder + Send 
 pub(crate) struct Config {
     /// In the order of the file; at least one.
     pub(crate) listeners: Vec<ListenerConfig>,
+    /// Whom to become once root is not needed any more.
+    pub(crate) user: Option<User>,
     /// Where the operations pages are, if anywhere.
     pub(crate) metrics: Option<SocketAddr>,
     pub(crate) drain_timeout: Duration,
@@ -83,6 +86,16 @@ const FIXED: [&str; 7] = [
     "transport",
     "max-connections",
 ];
+
+impl ListenerConfig {
+    /// Binds its port.
+    ///
+    /// # Errors
+    /// The system refuses it.
+    pub(crate) fn bind(&self) -> Result<DtlsListener, StartError> {
+        DtlsListener::bind(self.listen, self.ready.dtls.clone()).map_err(StartError::Bind)
+    }
+}
 
 /// How long connections may take to close.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -143,6 +156,15 @@ impl Config {
                 ready,
             });
         }
+        let user = args
+            .server
+            .user
+            .clone()
+            .or_else(|| of_file.and_then(|options| options.user.clone()));
+        let user = user
+            .map(|name| User::find(&name))
+            .transpose()
+            .map_err(ConfigError::User)?;
         let metrics = args
             .server
             .metrics
@@ -154,6 +176,7 @@ impl Config {
         Ok(Self {
             listeners,
             metrics: metrics.map(|address| address.0),
+            user,
             drain_timeout: drain_timeout.map_or(DRAIN_TIMEOUT, |time| time.0),
             format: args.format,
             key_log,
@@ -166,6 +189,10 @@ impl Config {
         let mut later = Vec::new();
         if self.drain_timeout != before.drain_timeout {
             later.push("drain-timeout".to_owned());
+        }
+        let user = |config: &Self| config.user.as_ref().map(|user| user.name().to_owned());
+        if user(self) != user(before) {
+            later.push("user".to_owned());
         }
         if self.metrics != before.metrics {
             later.push("metrics".to_owned());

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use crate::config::{FileError, Problem};
 use crate::limits::LimitError;
 use crate::ops::TopError;
+use crate::privilege::PrivilegeError;
 use crate::shutdown::CLOSING;
 
 /// Why the run failed.
@@ -75,6 +76,9 @@ pub(crate) enum ConfigError {
         /// What is wrong with it and what to do.
         problem: Problem,
     },
+    /// Nobody to become.
+    #[error(transparent)]
+    User(PrivilegeError),
     /// The key log cannot be written.
     #[error(
         "{place}cannot write the key log {}: {source}; choose another file",
@@ -107,6 +111,9 @@ pub(crate) enum StartError {
         /// The system's reason.
         source: io::Error,
     },
+    /// Root's privileges are not gone.
+    #[error(transparent)]
+    Privilege(#[from] PrivilegeError),
     /// No signal handler.
     #[error("failed to catch signals: {0}")]
     Signals(ctrlc::Error),

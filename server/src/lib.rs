@@ -30,14 +30,17 @@ mod report;
 mod stats;
 mod complaint;
 mod ops;
+mod privilege;
+mod supervisor;
 mod logging;
 mod error;
 
 use std::io;
+use std::net::{SocketAddr, TcpListener};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use dtls::DtlsListener;
+use dtls::{DtlsListener, Transport};
 
 pub use cli::Args;
 use cli::Command;
@@ -48,6 +51,7 @@ use error::{Failure, StartError};
 use listener::{Bound, Running};
 use logging::say;
 use ops::Ops;
+use privilege::PrivilegeError;
 use shutdown::Cause;
 use worker::Context;
 
@@ -80,11 +84,9 @@ pub fn run(args: Args, adjust: &Adjust) -> ExitCode {
 fn serve(config: Config, args: Args, adjust: &Adjust) -> Result<(), Failure> {
     // Before any thread, so that none of them is interrupted.
     let hangups = reload::on_hangups().map_err(StartError::Hangups)?;
-    // All ports before any client is answered.
+    let (sockets, pages) = bind(&config)?;
     let mut bound = Vec::new();
-    for listener in &config.listeners {
-        let socket = DtlsListener::bind(listener.listen, listener.ready.dtls.clone())
-            .map_err(StartError::Bind)?;
+    for (socket, listener) in sockets.into_iter().zip(&config.listeners) {
         let context = Context {
             listener: socket.local_addr(),
             service: listener.service.clone(),
@@ -95,10 +97,6 @@ fn serve(config: Config, args: Args, adjust: &Adjust) -> Result<(), Failure> {
             listener,
         ));
     }
-    let pages = config
-        .metrics
-        .map(|address| ops::bind(address).map_err(|source| StartError::Metrics { address, source }))
-        .transpose()?;
     let (causes, cause) = crossbeam_channel::bounded(1);
     // Before the line that says the server is ready: from then on a signal must end it in order.
     shutdown::on_signals(causes.clone()).map_err(StartError::Signals)?;
@@ -121,15 +119,18 @@ fn serve(config: Config, args: Args, adjust: &Adjust) -> Result<(), Failure> {
             pages.local_addr().map_err(StartError::Thread)?
         ));
     }
+    supervisor::ready(&format!("{} listeners", running.len()));
     // The listener threads and the signal handler hold the other ends; the former outlive this.
     let cause = cause.recv().unwrap_or(Cause::Signal);
     ops.drain();
     running.iter_mut().for_each(Running::refuse);
     let open: usize = running.iter().map(|one| one.pool().connections()).sum();
-    log::info!(
-        "{cause}; waiting up to {} for {open} connections to end",
+    let plan = format!(
+        "waiting up to {} for {open} connections to end",
         humantime::format_duration(drain_timeout)
     );
+    supervisor::stopping(&plan);
+    log::info!("{cause}; {plan}");
     let left = shutdown::drain(&running, drain_timeout);
     let counted: Vec<_> = running.iter().map(Running::counters).collect();
     report::write(&mut io::stdout().lock(), &counted, format).map_err(Failure::Report)?;
@@ -138,6 +139,37 @@ fn serve(config: Config, args: Args, adjust: &Adjust) -> Result<(), Failure> {
         Cause::Signal if left > 0 => Err(Failure::Undrained { left }),
         Cause::Signal => Ok(()),
     }
+}
+
+/// Binds all ports before any client is answered, and gives privileges up as soon as they are of no
+/// further use.
+///
+/// # Errors
+/// The system refuses a port, or there is no giving up.
+fn bind(config: &Config) -> Result<(Vec<DtlsListener>, Option<TcpListener>), StartError> {
+    let start = privilege::unprivileged_port_start();
+    let needs_root = |address: SocketAddr| (1..start).contains(&address.port());
+    let mut sockets: Vec<Option<DtlsListener>> = Vec::new();
+    for listener in &config.listeners {
+        let port = listener.listen.port();
+        let now = config.user.is_some() && needs_root(listener.listen);
+        if now && listener.ready.dtls.transport() == Transport::Connected {
+            return Err(PrivilegeError::Port { port, start }.into());
+        }
+        sockets.push(now.then(|| listener.bind()).transpose()?);
+    }
+    let pages = config
+        .metrics
+        .map(|address| ops::bind(address).map_err(|source| StartError::Metrics { address, source }))
+        .transpose()?;
+    if let Some(user) = &config.user {
+        user.assume()?;
+    }
+    let sockets = sockets
+        .into_iter()
+        .zip(&config.listeners)
+        .map(|(socket, listener)| socket.map_or_else(|| listener.bind(), Ok));
+    Ok((sockets.collect::<Result<_, _>>()?, pages))
 }
 
 /// Says that a listener is ready.

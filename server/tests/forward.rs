@@ -8,7 +8,6 @@ mod common;
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
-use std::process::Command;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -18,6 +17,9 @@ use common::{PATIENCE, Pki, Server, assert_echo, command, now, receive, wait_unt
 use dtls::{ClientConfigBuilder, DtlsStream, Recv};
 use nix::sys::signal::Signal;
 use proxy_header::{ParseConfig, ProxiedAddress, ProxyHeader};
+
+/// How connections receive and send; a forward waits for a descriptor of either.
+const TRANSPORTS: [&str; 2] = ["connected", "shared"];
 
 fn forward(pki: &Pki, backend: SocketAddr, arguments: &[&str]) -> Server {
     let backend = backend.to_string();
@@ -33,8 +35,13 @@ fn wide(pki: &Pki) -> ClientConfigBuilder {
 
 #[test]
 fn datagrams_keep_their_boundaries_both_ways() {
+    TRANSPORTS.into_iter().for_each(keep_boundaries);
+}
+
+fn keep_boundaries(transport: &str) {
     let (pki, backend) = (Pki::new(), Backend::new());
-    let server = forward(&pki, backend.address, &["--link-mtu", "16384"]);
+    let arguments = ["--link-mtu", "16384", "--transport", transport];
+    let server = forward(&pki, backend.address, &arguments);
     let mut stream = server.connect(wide(&pki));
     let limit = stream.max_payload();
     assert!(limit > 16_000, "{limit}");
@@ -77,11 +84,15 @@ fn datagrams_keep_their_boundaries_both_ways() {
 
 #[test]
 fn many_datagrams_cross_in_both_directions_at_once_in_order() {
+    TRANSPORTS.into_iter().for_each(cross_in_both_directions);
+}
+
+fn cross_in_both_directions(transport: &str) {
     const COUNT: u32 = 2000;
     // Less than a receive queue holds, so that nothing is lost on the loopback.
     const WINDOW: u32 = 32;
     let (pki, backend) = (Pki::new(), Backend::new());
-    let server = forward(&pki, backend.address, &[]);
+    let server = forward(&pki, backend.address, &["--transport", transport]);
     let mut stream = server.connect(pki.client());
     stream.send(b"who").unwrap();
     let (_, client) = backend.receive();
@@ -328,8 +339,12 @@ fn what_the_backend_sends_keeps_a_connection_from_being_idle_unless_told_otherwi
 
 #[test]
 fn a_signal_closes_forwarding_connections_in_the_middle_of_traffic() {
+    TRANSPORTS.into_iter().for_each(close_in_the_middle);
+}
+
+fn close_in_the_middle(transport: &str) {
     let (pki, backend) = (Pki::new(), Backend::new().echo());
-    let server = forward(&pki, backend.address, &[]);
+    let server = forward(&pki, backend.address, &["--transport", transport]);
     let mut streams: Vec<_> = (0..8).map(|_| server.connect(pki.client())).collect();
     for stream in &mut streams {
         assert_echo(stream, b"before");
@@ -351,9 +366,10 @@ fn a_signal_closes_forwarding_connections_in_the_middle_of_traffic() {
 
 #[test]
 fn a_connection_without_a_local_port_towards_the_backend_is_closed_in_order_and_counted() {
-    if !inside_namespace_with_ports(
+    if !common::namespace::inside(
         "a_connection_without_a_local_port_towards_the_backend_is_closed_in_order_and_counted",
-        "40001 40003",
+        &["--user", "--map-root-user"],
+        "echo 40001 40003 >/proc/sys/net/ipv4/ip_local_port_range",
     ) {
         return;
     }
@@ -398,30 +414,6 @@ fn a_connection_without_a_local_port_towards_the_backend_is_closed_in_order_and_
     let finished = server.finish();
     assert_eq!(finished.status.code(), Some(0), "{finished:#?}");
     assert!(finished.counter("backend_ports_exhausted") >= 1);
-}
-
-/// Runs the calling test once more in a network namespace whose local ports are `range`; `true` in
-/// there.
-fn inside_namespace_with_ports(test: &str, range: &str) -> bool {
-    const INSIDE: &str = "DTLS_TEST_INSIDE_NAMESPACE";
-    if std::env::var_os(INSIDE).is_some() {
-        return true;
-    }
-    let prepare = format!(
-        "ip link set lo up && echo {range} >/proc/sys/net/ipv4/ip_local_port_range && exec \"$0\" \"$@\""
-    );
-    let output = Command::new("unshare")
-        .args(["--user", "--map-root-user", "--net", "sh", "-c", &prepare])
-        .arg(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--nocapture"])
-        .env(INSIDE, "1")
-        .output()
-        .expect("this test needs unshare(1) and ip(8): make deps");
-    assert!(output.status.success(), "in the namespace: {output:#?}");
-    // One that filtered everything out would pass, too.
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(said.contains("1 passed"), "{said}");
-    false
 }
 
 /// Sends and receives without end; says whether a close_notify ended it in time.

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixDatagram;
 
 use common::backend::Backend;
 use common::{PATIENCE, Pki, Program, Server, assert_echo, command, receive, wait_until};
@@ -376,6 +377,35 @@ fn the_status_command_says_what_is_wrong() {
         finished.stderr.contains("is no dtls-server") || finished.stderr.contains("no answer from"),
         "{finished:#?}"
     );
+}
+
+#[test]
+fn the_service_manager_hears_when_the_server_is_ready_and_when_it_ends() {
+    let pki = Pki::new();
+    let path = pki.path("notify");
+    let manager = UnixDatagram::bind(&path).unwrap();
+    manager.set_read_timeout(Some(PATIENCE)).unwrap();
+    let heard = || {
+        let mut buffer = [0; 1024];
+        let length = manager.recv(&mut buffer).unwrap();
+        String::from_utf8(buffer[..length].to_vec()).unwrap()
+    };
+    let mut program = command(["--listen", "127.0.0.1:0", "--drain-timeout", "1h"]);
+    program.env("NOTIFY_SOCKET", &path);
+    let server = Server::from(program);
+    let ready = heard();
+    assert!(ready.lines().any(|line| line == "READY=1"), "{ready}");
+    // What was announced holds.
+    let stream = server.connect(dtls::ClientConfig::builder(dtls::ServerTrust::Anyone));
+    server.program.signal(Signal::SIGTERM);
+    let stopping = heard();
+    assert!(
+        stopping.lines().any(|line| line == "STOPPING=1"),
+        "{stopping}"
+    );
+    assert!(stopping.contains("1 connections"), "{stopping}");
+    drop(stream);
+    assert_eq!(server.program.finish().status.code(), Some(0));
 }
 
 #[test]

@@ -164,7 +164,9 @@ impl ServerConfig {
         self.port_sharing
     }
 
-    pub(crate) fn transport(&self) -> Transport {
+    /// How connections receive and send.
+    #[must_use]
+    pub fn transport(&self) -> Transport {
         self.transport
     }
 

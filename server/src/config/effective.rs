@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::{Config, ListenerConfig};
 use crate::cli::Format;
+use crate::privilege::User;
 
 /// A setting that holds.
 #[derive(Debug, Serialize)]
@@ -44,6 +45,7 @@ pub(crate) fn print(out: &mut impl Write, config: &Config) -> io::Result<()> {
                 })
                 .collect();
             let report = Report {
+                user: config.user.as_ref().map(User::name),
                 metrics: config.metrics,
                 drain_timeout: humantime::format_duration(config.drain_timeout).to_string(),
                 listeners,
@@ -99,6 +101,7 @@ fn plain(value: &Value) -> String {
 
 #[derive(Serialize)]
 struct Report<'a> {
+    user: Option<&'a str>,
     metrics: Option<SocketAddr>,
     drain_timeout: String,
     listeners: Vec<ListenerReport<'a>>,

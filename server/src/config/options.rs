@@ -260,6 +260,11 @@ pub(crate) struct ServerOptions {
     #[arg(long, value_name = "TIME")]
     pub(crate) drain_timeout: Option<Time>,
 
+    /// Once files are read and ports below 1024 bound, become this user, for good; for a start as
+    /// root
+    #[arg(long, value_name = "NAME")]
+    pub(crate) user: Option<String>,
+
     /// Answer /metrics (OpenMetrics, for Prometheus), /health, /ready and /status over HTTP on this
     /// TCP address, to whoever can reach it
     #[arg(long, value_name = "ADDR:PORT")]

@@ -7,6 +7,7 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 pub(crate) mod backend;
+pub(crate) mod namespace;
 
 use std::ffi::OsStr;
 use std::fs;
