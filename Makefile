@@ -64,9 +64,10 @@ lab: ## run handshakes across a network broken on purpose; LAB_ARGS='NAME --seed
 	cargo build --locked --workspace
 	$(BIN)/dtls-lab run $(LAB_ARGS)
 
-bench: ## measure handshakes and memory of the server (release build)
+bench: ## measure datagrams, handshakes and memory (release build)
 	@scripts/deps.sh build
 	cargo build --locked --release -p dtls-server -p dtls-client
+	cargo bench --locked -p dtls --bench datagram
 	cargo bench --locked -p dtls-server --bench handshake
 
 fuzz: ## fuzz a parser for a while; FUZZ=record_filter|cookie|heartbeat|known_peers TIME=60
