@@ -1,16 +1,18 @@
 //! What was typed. Main thread.
 
+mod load;
 mod server;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::load::MIN_SIZE;
 use crate::target::Target;
 
+pub(crate) use load::{Arrivals, LoadArgs, Mode};
 pub(crate) use server::ServerArgs;
 
 /// Exit code: the run failed.
@@ -41,10 +43,58 @@ Exit codes:
 pub(crate) enum Command {
     /// Connect, show what the handshake agreed on, then send lines and print answers
     #[command(after_help = CONNECT_HELP)]
-    Connect(ConnectArgs),
-    /// Make many connections to an echoing server, count and time what happens
-    #[command(after_help = LOAD_HELP)]
-    Load(LoadArgs),
+    Connect(Box<ConnectArgs>),
+    /// Make many connections to one or more servers, count and time what happens
+    #[command(after_help = load::HELP)]
+    Load(Box<LoadArgs>),
+    /// Tell two reports of `load --format json` apart, with 95 % confidence intervals
+    #[command(after_help = COMPARE_HELP)]
+    Compare(CompareArgs),
+    /// Add up reports of `load --format json` that several machines made at the same time
+    #[command(after_help = MERGE_HELP)]
+    Merge(MergeArgs),
+}
+
+const COMPARE_HELP: &str = "\
+The interval of a percentile is that of the ranks between which the true one lies with 95 %
+probability, whatever the distribution. Two runs differ where their intervals do not touch. One run
+of each says nothing about what differs from run to run: repeat them, in turn.
+
+Exit codes: 0 the comparison is printed, whatever it says; 2 a file that is no report; 3 it cannot
+be printed.";
+
+/// `dtls-client compare`.
+#[derive(Debug, Args)]
+pub(crate) struct CompareArgs {
+    /// The first report
+    #[arg(value_name = "A.json")]
+    pub(crate) a: PathBuf,
+
+    /// The second one
+    #[arg(value_name = "B.json")]
+    pub(crate) b: PathBuf,
+
+    /// How to print
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Format::Text)]
+    pub(crate) format: Format,
+}
+
+const MERGE_HELP: &str = "\
+Histograms are added, so the percentiles are those of all connections together. Line the machines up
+with load --start-at.
+
+Exit codes: 0 good; 1 one of the runs was not; 2 a file that is no report; 3 it cannot be printed.";
+
+/// `dtls-client merge`.
+#[derive(Debug, Args)]
+pub(crate) struct MergeArgs {
+    /// The reports
+    #[arg(value_name = "REPORT.json", required = true)]
+    pub(crate) reports: Vec<PathBuf>,
+
+    /// How to print
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Format::Text)]
+    pub(crate) format: Format,
 }
 
 const CONNECT_HELP: &str = "\
@@ -90,65 +140,6 @@ pub(crate) struct ConnectArgs {
     pub(crate) linger: Duration,
 
     /// How to print on standard output
-    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Format::Text)]
-    pub(crate) format: Format,
-}
-
-const LOAD_HELP: &str = "\
-Each of --concurrency threads makes one connection after another until --connections are made.
-On each it sends --messages, one at a time, waits for its echo, then closes. A name with several
-addresses: the first one is used.
-
-A message holds its connection's and its own number and a pattern made from both, so that
-answers are told apart: lost (no good answer within --timeout), late (a good answer, but to a
-message already counted as lost), duplicated, corrupted.
-
-It gives up when as many connections as run at once have failed and none has come through. SIGINT
-or SIGTERM ends it early. Both report what happened until then.
-
-Exit codes: 0 good; 1 a connection failed, a message was lost or corrupted, or the run was cut
-short; 2 wrong usage or configuration; 3 the environment does not allow it: the name does not
-resolve, not enough descriptors or threads.";
-
-/// `dtls-client load`.
-#[derive(Debug, Args)]
-pub(crate) struct LoadArgs {
-    /// The server: name or address and port, an IPv6 address in brackets
-    #[arg(value_name = "HOST:PORT")]
-    pub(crate) target: Target,
-
-    #[command(flatten)]
-    pub(crate) server: ServerArgs,
-
-    /// How many connections in all
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
-    pub(crate) connections: u32,
-
-    /// How many connections at once, a thread each
-    #[arg(long, value_name = "C", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    pub(crate) concurrency: u32,
-
-    /// How many messages on each connection
-    #[arg(long, value_name = "M", default_value_t = 10)]
-    pub(crate) messages: u32,
-
-    /// Size of a message in bytes, at least 16
-    #[arg(long, value_name = "B", default_value_t = 100, value_parser = clap::value_parser!(u16).range(i64::from(MIN_SIZE)..=16_384))]
-    pub(crate) size: u16,
-
-    /// Count a message as lost after this long
-    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = duration)]
-    pub(crate) timeout: Duration,
-
-    /// Resume: a full handshake on each thread's first connection, abbreviated ones from then on
-    #[arg(long)]
-    pub(crate) resume: bool,
-
-    /// After its messages keep each connection open for this long, with one message a second
-    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = duration_up_to_an_hour)]
-    pub(crate) hold: Duration,
-
-    /// How to print the report on standard output
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Format::Text)]
     pub(crate) format: Format,
 }

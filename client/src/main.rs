@@ -1,8 +1,9 @@
-//! `dtls-client`: a DTLS client for people (`connect`) and a load generator (`load`).
+//! `dtls-client`: a DTLS client for people (`connect`), a load generator (`load`), and what makes
+//! more of its reports (`compare`, `merge`).
 //!
 //! ```text
 //! cli, target ─► setup ─┬► connect ─► dial ─► talk ─► output                main thread
-//!                       └► load ─► plan ─► worker ─► attempt ─► report      a thread per worker
+//!                       └► load ─► plan ─► pacer ─► worker ─► … ─► report   a few threads
 //! ```
 //!
 //! The main thread parses, prepares, prints and decides on the exit code.
@@ -16,6 +17,8 @@ mod advice;
 mod interrupt;
 mod connect;
 mod load;
+mod compare;
+mod merge;
 
 use std::process::ExitCode;
 
@@ -30,6 +33,12 @@ fn main() -> ExitCode {
         Ok(Cli {
             command: Command::Load(arguments),
         }) => load::run(&arguments),
+        Ok(Cli {
+            command: Command::Compare(arguments),
+        }) => compare::run(&arguments),
+        Ok(Cli {
+            command: Command::Merge(arguments),
+        }) => merge::run(&arguments),
         Err(exit) => exit,
     }
 }

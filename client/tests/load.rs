@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use common::load::assert_numbers;
 use common::{Process, Server, assert_refused, ca, each, echo, run, server_config, stderr, stdout};
 use dtls::Counter;
 use dtls_certs::Profile;
@@ -17,23 +18,9 @@ use nix::sys::signal::{Signal, kill};
 use serde_json::Value;
 
 /// Runs `load` with JSON and gives the report and the exit code.
-fn load(server: &Server, args: &[&str]) -> (Value, Option<i32>) {
-    let (target, ca) = (server.target(), ca());
-    let mut all = vec!["load", &target, "--ca", &ca, "--format", "json"];
-    all.extend(args);
-    let output = run(&all);
-    let report = serde_json::from_slice(&output.stdout);
-    (
-        report.unwrap_or_else(|_| panic!("{}", stderr(&output))),
-        output.status.code(),
-    )
-}
-
 #[track_caller]
-fn assert_numbers(report: &Value, expected: &[(&str, u64)]) {
-    for &(name, number) in expected {
-        assert_eq!(report[name], number, "{name} in {report:#}");
-    }
+fn load(server: &Server, args: &[&str]) -> (Value, Option<i32>) {
+    common::load::load(server.address, args)
 }
 
 /// A server that answers the `n`th message of each connection, from 0, as `answer` says.
@@ -388,7 +375,8 @@ fn the_text_report_is_plain_where_it_is_no_terminal_and_has_every_count() {
     assert!(!text.contains('\u{1b}'), "{text}");
     for part in [
         "7 connections to 127.0.0.1:",
-        "7 at once, 10 messages of 100 bytes each",
+        "open loop, 100/s, 10 messages of 100 bytes each",
+        "doubt        full handshake: 7 measured, too few",
         "7 completed, 0 failed",
         "70 sent, 70 received, 0 lost",
         "latency",

@@ -1,18 +1,26 @@
 //! What became of a connection: how far it came and why it ended. Plain values.
 
-use dtls::{ConnectError, HandshakeError};
-use serde::Serialize;
+use std::io;
+
+use dtls::{ConnectError, HandshakeCost, HandshakeError};
+use nix::errno::Errno;
+use serde::{Deserialize, Serialize};
 
 use crate::advice::advice;
 
+const EADDRNOTAVAIL: i32 = Errno::EADDRNOTAVAIL as i32;
+const EMFILE: i32 = Errno::EMFILE as i32;
+
 /// How far a connection had come when it failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Stage {
     /// No socket.
     Socket,
     /// Between the first hello and the last Finished.
     Handshake,
+    /// Between the first hello and the last Finished of a client that starts over.
+    Reconnect,
     /// Sending its messages.
     Exchange,
     /// Kept open after its messages.
@@ -25,6 +33,7 @@ impl Stage {
         match self {
             Self::Socket => "socket",
             Self::Handshake => "handshake",
+            Self::Reconnect => "reconnect",
             Self::Exchange => "exchange",
             Self::Hold => "hold",
         }
@@ -50,26 +59,68 @@ pub(crate) enum Outcome {
 }
 
 impl Outcome {
-    /// Of a connection that did not come about; see [`advice`] for the flags.
-    pub(crate) fn of(error: &ConnectError, silent: bool, unreachable: bool) -> Self {
-        let (stage, words) = match error {
+    /// Of a handshake that did not come to its end; see [`advice`] for the flags.
+    pub(crate) fn of(
+        error: &ConnectError,
+        stage: Stage,
+        cost: &HandshakeCost,
+        silent: bool,
+        unreachable: bool,
+    ) -> Self {
+        let words = match error {
             ConnectError::Handshake(HandshakeError::Stopped) => return Self::Interrupted,
-            ConnectError::Socket { source, .. } => (Stage::Socket, source.to_string()),
             // Its own words count retransmissions, which differ by chance.
-            ConnectError::Handshake(HandshakeError::TimedOut { after, state, .. }) => (
-                Stage::Handshake,
-                format!("no answer within {after:?} in state \"{state}\""),
-            ),
+            ConnectError::Handshake(HandshakeError::TimedOut {
+                after, state, hint, ..
+            }) => {
+                let flight = flight(cost, state, silent);
+                format!("flight {flight} was not answered within {after:?}{hint}")
+            }
             other => {
                 let words = other.to_string();
-                let words = words.trim_start_matches("complete the handshake: ");
-                (Stage::Handshake, words.to_owned())
+                words
+                    .trim_start_matches("complete the handshake: ")
+                    .to_owned()
             }
         };
         Self::Failed(Failure {
             stage,
             error: words + advice(error, silent, unreachable),
         })
+    }
+
+    /// Of a connection without a socket.
+    pub(crate) fn no_socket(error: &io::Error) -> Self {
+        let advice = match error.raw_os_error() {
+            Some(EADDRNOTAVAIL) => {
+                "; no port is left: send from more addresses with --source, or widen \
+                 net.ipv4.ip_local_port_range"
+            }
+            Some(EMFILE) => "; raise the limit on descriptors (ulimit -n)",
+            _ => "",
+        };
+        Self::Failed(Failure {
+            stage: Stage::Socket,
+            error: format!("{error}{advice}"),
+        })
+    }
+
+    /// Whether it failed before its first hello.
+    pub(crate) fn is_before_handshake(&self) -> bool {
+        matches!(self, Self::Failed(failure) if failure.stage == Stage::Socket)
+    }
+}
+
+/// The client's flight that the server left unanswered (RFC 6347 §4.2.4): the hello, the hello with
+/// the cookie, or the one that ends in Finished.
+fn flight(cost: &HandshakeCost, state: &str, silent: bool) -> u32 {
+    let finished = ["finished", "change cipher spec", "session ticket"];
+    if silent || cost.cookie_round_trip.is_none() && cost.datagrams_received == 0 {
+        1
+    } else if finished.iter().any(|part| state.contains(part)) {
+        5
+    } else {
+        3
     }
 }
 
@@ -88,9 +139,25 @@ mod tests {
                 retransmissions,
                 hint: "",
             });
-            Outcome::of(&error, true, false)
+            Outcome::of(
+                &error,
+                Stage::Handshake,
+                &HandshakeCost::default(),
+                true,
+                false,
+            )
         };
         assert_eq!(outcome(1), outcome(2));
         assert_ne!(outcome(1), Outcome::Completed);
+    }
+
+    #[test]
+    fn the_flight_that_got_no_answer_is_told_by_what_came_before() {
+        let mut cost = HandshakeCost::default();
+        assert_eq!(flight(&cost, "SSLv3/TLS write client hello", true), 1);
+        cost.cookie_round_trip = Some(Duration::ZERO);
+        assert_eq!(flight(&cost, "SSLv3/TLS write client hello", false), 3);
+        assert_eq!(flight(&cost, "SSLv3/TLS read server certificate", false), 3);
+        assert_eq!(flight(&cost, "SSLv3/TLS write finished", false), 5);
     }
 }

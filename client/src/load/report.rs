@@ -1,94 +1,132 @@
-//! What a run found, ready to print. Main thread.
+//! What a run found, ready to print, to keep and to add up. Main thread.
 //!
-//! As JSON it is one object; times are milliseconds, `null` stands for what was not measured:
-//!
-//! ```text
-//! target, peer             HOST:PORT as typed, and the address used
-//! plan                     connections, concurrency, messages, size, timeout_ms,
-//!                          handshake_timeout_ms, resume, hold_ms
-//! stopped                  null, "interrupted" (by a signal) or "gave_up" (nothing but failures)
-//! completed, failed,       connections that ended in order with all messages sent, ended otherwise,
-//! interrupted              were stopped by a signal; fewer than plan.connections if stopped
-//! handshakes, resumed      handshakes completed, and how many of them resumed a session
-//! retransmissions          flights sent again by this side
-//! sent                     messages sent: received + lost, and at most one for each interrupted
-//! received                 answered within the timeout by a perfect copy
-//! lost                     not answered so
-//! late                     of those lost: answered by a perfect copy after the timeout
-//! duplicated, corrupted    further perfect copies; answers that are no copy of anything sent
-//! seconds                  from the first hello to the last close
-//! handshakes_per_second, messages_per_second
-//! latency                  full_handshake, resumed_handshake, message: each null or
-//!                          { count, p50_ms, p90_ms, p99_ms, p99_9_ms, max_ms }
-//! failures                 [ { stage, error, count } ], stage is "socket", "handshake",
-//!                          "exchange" or "hold"
-//! ```
+//! `report.schema.json` beside this file describes it as JSON, field by field.
 
+pub(crate) mod hdr;
+pub(crate) mod html;
 pub(crate) mod json;
 pub(crate) mod text;
+mod knee;
+mod merge;
 
-use std::net::SocketAddr;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use strum::IntoEnumIterator;
 
-use super::histogram::Percentiles;
+use super::doubts::Doubt;
+use super::measure::{Latency, Percentiles, Phase, Tally, Window, Wire};
 use super::outcome::Stage;
 use super::plan::Plan;
-use super::tally::Tally;
 use super::worker::Stopped;
 
-/// The whole report; see the module for each field.
-#[derive(Debug, Serialize)]
+pub(crate) use knee::Knee;
+pub(crate) use merge::COMPARED;
+
+/// The number of this form of report; a reader refuses others.
+pub(crate) const FORM: u32 = 2;
+
+/// The whole report.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Report {
-    target: String,
-    peer: SocketAddr,
-    plan: Plan,
-    stopped: Option<Stopped>,
-    completed: u64,
-    failed: u64,
-    interrupted: u64,
-    handshakes: u64,
-    resumed: u64,
-    retransmissions: u64,
-    sent: u64,
-    received: u64,
-    lost: u64,
-    late: u64,
-    duplicated: u64,
-    corrupted: u64,
-    seconds: f64,
-    handshakes_per_second: f64,
-    messages_per_second: f64,
-    latency: Latencies,
-    failures: Vec<Failures>,
+    pub(crate) form: u32,
+    pub(crate) target: String,
+    pub(crate) peer: String,
+    /// RFC 3339.
+    pub(crate) started_at: String,
+    pub(crate) plan: Plan,
+    pub(crate) doubts: Vec<Doubt>,
+    pub(crate) stopped: Option<Stopped>,
+    pub(crate) begun: u64,
+    pub(crate) completed: u64,
+    pub(crate) failed: u64,
+    pub(crate) interrupted: u64,
+    pub(crate) handshakes: u64,
+    pub(crate) resumed: u64,
+    pub(crate) retransmissions: u64,
+    pub(crate) cookies: u64,
+    pub(crate) icmp_errors: u64,
+    pub(crate) sent: u64,
+    pub(crate) received: u64,
+    pub(crate) lost: u64,
+    pub(crate) late: u64,
+    pub(crate) reordered: u64,
+    pub(crate) duplicated: u64,
+    pub(crate) corrupted: u64,
+    pub(crate) seconds: f64,
+    pub(crate) handshakes_per_second: f64,
+    pub(crate) messages_per_second: f64,
+    pub(crate) latency: BTreeMap<String, Option<Percentiles>>,
+    pub(crate) wire: OnTheWire,
+    pub(crate) client: Consumption,
+    pub(crate) server: Option<Consumption>,
+    pub(crate) knee: Option<Knee>,
+    pub(crate) windows: Vec<WindowReport>,
+    pub(crate) failures: Vec<Failures>,
+    pub(crate) histograms: BTreeMap<Phase, Latency>,
 }
 
-#[derive(Debug, Serialize)]
-struct Latencies {
-    full_handshake: Option<Percentiles>,
-    resumed_handshake: Option<Percentiles>,
-    message: Option<Percentiles>,
+/// Datagrams and bytes of complete handshakes, and per handshake.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct OnTheWire {
+    pub(crate) full: Wire,
+    pub(crate) resumed: Wire,
+}
+
+/// What a process took during the run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Consumption {
+    pub(crate) processor_seconds: f64,
+    /// Per handshake, or where messages were exchanged on few connections, see `per_message_us`.
+    pub(crate) per_handshake_us: Option<f64>,
+    pub(crate) per_message_us: Option<f64>,
+    /// Resident memory: before the run, and the most seen.
+    pub(crate) memory_before: u64,
+    pub(crate) memory_most: u64,
+    /// In the mode hold, per connection that was open.
+    pub(crate) memory_per_connection: Option<f64>,
+}
+
+/// A stretch of the run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct WindowReport {
+    /// Connections a second meant to begin.
+    pub(crate) rate: f64,
+    pub(crate) p50_ms: Option<f64>,
+    pub(crate) p99_ms: Option<f64>,
+    pub(crate) max_ms: Option<f64>,
+    #[serde(flatten)]
+    pub(crate) window: Window,
 }
 
 /// All connections that failed for the same reason.
-#[derive(Debug, Serialize)]
-struct Failures {
-    stage: Stage,
-    error: String,
-    count: u64,
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Failures {
+    pub(crate) stage: Stage,
+    pub(crate) error: String,
+    pub(crate) count: u64,
+}
+
+/// What a report is made of beside the tally.
+#[derive(Debug)]
+pub(crate) struct Facts {
+    pub(crate) target: String,
+    pub(crate) peer: String,
+    pub(crate) started_at: String,
+    pub(crate) plan: Plan,
+    pub(crate) doubts: Vec<Doubt>,
+    pub(crate) stopped: Option<Stopped>,
+    pub(crate) begun: u64,
+    pub(crate) took: Duration,
+    pub(crate) client: Consumption,
+    pub(crate) server: Option<Consumption>,
 }
 
 impl Report {
-    /// From what was counted in `took`.
-    pub(crate) fn new(
-        target: String,
-        peer: SocketAddr,
-        plan: &Plan,
-        tally: &Tally,
-        took: Duration,
-        stopped: Option<Stopped>,
-    ) -> Self {
+    /// From what was counted.
+    pub(crate) fn new(facts: Facts, tally: &Tally) -> Self {
         let messages = &tally.messages;
         let mut failures: Vec<Failures> = tally
             .failures
@@ -100,46 +138,120 @@ impl Report {
             })
             .collect();
         failures.sort_by_key(|failures| std::cmp::Reverse(failures.count));
+        let used = tally.windows.iter().rposition(|window| window.begun > 0);
+        let windows = &tally.windows[..used.map_or(0, |last| last + 1)];
         Self {
-            target,
-            peer,
-            plan: *plan,
-            stopped,
+            form: FORM,
+            target: facts.target,
+            peer: facts.peer,
+            started_at: facts.started_at,
+            knee: Knee::find(&facts.plan, windows),
+            plan: facts.plan,
+            doubts: facts.doubts,
+            stopped: facts.stopped,
+            begun: facts.begun,
             completed: tally.completed,
             failed: tally.failed,
             interrupted: tally.interrupted,
             handshakes: tally.handshakes,
             resumed: tally.resumed,
             retransmissions: tally.retransmissions,
+            cookies: tally.cookies,
+            icmp_errors: tally.icmp_errors,
             sent: messages.sent,
             received: messages.received,
             lost: messages.lost,
             late: messages.late,
+            reordered: messages.reordered,
             duplicated: messages.duplicated,
             corrupted: messages.corrupted,
-            seconds: took.as_secs_f64(),
-            handshakes_per_second: rate(tally.handshakes, took),
-            messages_per_second: rate(messages.received, took),
-            latency: Latencies {
-                full_handshake: tally.full_handshake.percentiles(),
-                resumed_handshake: tally.resumed_handshake.percentiles(),
-                message: tally.message.percentiles(),
+            seconds: facts.took.as_secs_f64(),
+            handshakes_per_second: rate(tally.handshakes, facts.took),
+            messages_per_second: rate(messages.received, facts.took),
+            latency: Phase::iter()
+                .map(|phase| (phase.name().to_owned(), tally[phase].percentiles()))
+                .collect(),
+            wire: OnTheWire {
+                full: tally.full,
+                resumed: tally.abbreviated,
             },
+            client: facts.client,
+            server: facts.server,
+            windows: windows.iter().cloned().map(WindowReport::from).collect(),
             failures,
+            histograms: Phase::iter()
+                .filter(|&phase| tally[phase].count() > 0)
+                .map(|phase| (phase, tally[phase].clone()))
+                .collect(),
         }
     }
 
     /// Whether the run did all it was asked for and nothing was amiss.
     pub(crate) fn is_good(&self) -> bool {
-        self.stopped.is_none() && self.failed == 0 && self.lost == 0 && self.corrupted == 0
+        let amiss = self.failed + self.lost + self.corrupted;
+        self.begun > 0 && self.stopped.is_none() && amiss == 0
+    }
+
+    /// In one line, for a report that is not good.
+    pub(crate) fn what_went_wrong(&self) -> String {
+        let why = self.failures.first().map_or(String::new(), |failures| {
+            let stage = failures.stage.name();
+            format!(
+                ": {} at the stage {stage}: {}",
+                failures.count, failures.error
+            )
+        });
+        match self.stopped {
+            Some(Stopped::Interrupted) => {
+                "interrupted; the report is of what happened until then".to_owned()
+            }
+            Some(Stopped::GaveUp) => {
+                format!(
+                    "gave up after {} failures, nothing came through{why}",
+                    self.failed
+                )
+            }
+            None if self.failed > 0 => {
+                format!("{} of {} connections failed{why}", self.failed, self.begun)
+            }
+            None if self.begun == 0 => "no connection was meant to begin in that time".to_owned(),
+            None => format!(
+                "{} of {} messages were lost, {} answers corrupted",
+                self.lost, self.sent, self.corrupted
+            ),
+        }
+    }
+
+    /// The percentiles of a phase, if anything was measured.
+    pub(crate) fn percentiles(&self, phase: Phase) -> Option<Percentiles> {
+        self.latency.get(phase.name()).copied().flatten()
+    }
+
+    /// The distribution of a phase, if anything was measured.
+    pub(crate) fn histogram(&self, phase: Phase) -> Option<&Latency> {
+        self.histograms.get(&phase)
     }
 }
 
+impl From<Window> for WindowReport {
+    fn from(window: Window) -> Self {
+        let at = |quantile| window.latency.quantile_ms(quantile);
+        Self {
+            rate: window.rate(),
+            p50_ms: at(0.5),
+            p99_ms: at(0.99),
+            max_ms: at(1.0),
+            window,
+        }
+    }
+}
+
+/// So many in this time, a second.
 #[expect(
     clippy::cast_precision_loss,
     reason = "a rate needs no more digits than 53 bits hold"
 )]
-fn rate(count: u64, took: Duration) -> f64 {
+pub(crate) fn rate(count: u64, took: Duration) -> f64 {
     if took.is_zero() {
         0.0
     } else {

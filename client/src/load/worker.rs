@@ -1,40 +1,93 @@
 //! One of the threads that make connections, and what they share.
+//!
+//! A worker waits for all of its connections' sockets and for the next time at which something is
+//! due: a connection to begin, a message, a retransmission. So thousands of connections need no
+//! thread each, and a server that stalls does not keep new ones from beginning.
 
-use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashSet};
+use std::iter::{Enumerate, Skip, StepBy};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
-use dtls::{ClientConfig, DtlsConnector, Session};
+use dtls::core::Connection;
+use dtls::{ClientConfig, Session, Stats};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::time::TimeSpec;
+use nix::time::{ClockId, clock_gettime};
 
+use crate::cli::Mode;
+use crate::clock::now;
 use crate::interrupt::Interrupt;
 
-use super::exchange::Buffers;
-use super::outcome::Outcome;
+use super::attempt::Attempt;
+use super::measure::Tally;
+use super::outcome::{Failure, Outcome, Stage};
+use super::pacer::Pacer;
 use super::plan::Plan;
-use super::tally::Tally;
 
-/// Tallies: enough that workers seldom wait for each other, few enough that thousands of workers
-/// need no histograms of their own.
-const SHARDS: u32 = 16;
+/// A server under load.
+#[derive(Debug)]
+pub(crate) struct Destination<'a> {
+    pub(crate) config: ClientConfig,
+    pub(crate) name: &'a str,
+    pub(crate) peer: SocketAddr,
+}
 
 /// What all workers share.
 #[derive(Debug)]
 pub(crate) struct Run<'a> {
     pub(crate) plan: Plan,
-    pub(crate) config: ClientConfig,
-    pub(crate) name: &'a str,
-    pub(crate) peer: SocketAddr,
+    pub(crate) targets: Vec<Destination<'a>>,
+    pub(crate) sources: Vec<IpAddr>,
     pub(crate) interrupt: &'a Interrupt,
-    pub(crate) started: AtomicU32,
+    pub(crate) began: Instant,
+    pub(crate) progress: Progress,
+    /// Connections open at once in an open loop, at most.
+    pub(crate) room: u32,
+    /// Of a window of the report.
+    pub(crate) width: Duration,
+    /// When all connections of the mode hold were made.
+    pub(crate) all_made: OnceLock<Instant>,
+    ports: Mutex<HashSet<SocketAddr>>,
+    tallies: Vec<Mutex<Tally>>,
+}
+
+/// How far the run is.
+#[derive(Debug, Default)]
+pub(crate) struct Progress {
+    pub(crate) begun: AtomicU32,
     pub(crate) ended: AtomicU32,
     pub(crate) failed: AtomicU32,
-    /// Handshakes.
-    pub(crate) shaken: AtomicU32,
-    shards: Vec<Mutex<Tally>>,
+    /// Handshakes, or what stands in their place.
+    pub(crate) made: AtomicU32,
+    settled: AtomicU32,
+    /// Whether the open loop had to wait for room.
+    pub(crate) was_full: AtomicBool,
+    heard: AtomicBool,
+    refused: AtomicU64,
+    gave_up: AtomicBool,
+    nobody: AtomicBool,
+}
+
+impl Progress {
+    /// A datagram came.
+    pub(crate) fn heard(&self) {
+        self.heard.store(true, Ordering::Relaxed);
+    }
+
+    /// ICMP says that nobody is there.
+    pub(crate) fn refused(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 /// Why a run ended before all connections were made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Stopped {
     /// By a signal.
@@ -43,107 +96,585 @@ pub(crate) enum Stopped {
     GaveUp,
 }
 
+/// ICMP alone ends a run after this long without any datagram from the server.
+const REFUSED_FOR: Duration = Duration::from_secs(3);
+
+/// Failures that end an open loop in which nothing came through.
+const HOPELESS: u32 = 10;
+
 impl<'a> Run<'a> {
     /// Nothing done yet.
     pub(crate) fn new(
         plan: Plan,
-        config: ClientConfig,
-        name: &'a str,
-        peer: SocketAddr,
+        targets: Vec<Destination<'a>>,
+        sources: Vec<IpAddr>,
         interrupt: &'a Interrupt,
+        room: u32,
+        began: Instant,
     ) -> Self {
-        let shards = plan.workers().min(SHARDS);
+        let (windows, width) = plan.windows();
+        let tallies = (0..plan.threads).map(|_| Mutex::new(Tally::new(windows, width)));
         Self {
-            plan,
-            config,
-            name,
-            peer,
+            targets,
+            sources,
             interrupt,
-            started: AtomicU32::new(0),
-            ended: AtomicU32::new(0),
-            failed: AtomicU32::new(0),
-            shaken: AtomicU32::new(0),
-            shards: (0..shards).map(|_| Mutex::new(Tally::new())).collect(),
+            began,
+            progress: Progress::default(),
+            room,
+            width,
+            all_made: OnceLock::new(),
+            ports: Mutex::default(),
+            tallies: tallies.collect(),
+            plan,
         }
     }
 
     /// The tally of a worker.
-    pub(crate) fn tally(&self, slot: u32) -> MutexGuard<'_, Tally> {
-        let shard = &self.shards[slot as usize % self.shards.len()];
-        shard.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn tally(&self, slot: u16) -> MutexGuard<'_, Tally> {
+        self.tallies[usize::from(slot)]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The number of the next connection to make, from 0, if one is left.
-    fn next(&self) -> Option<u32> {
-        if self.interrupt.happened() || self.is_hopeless() {
-            return None;
+    /// The sum so far.
+    pub(crate) fn sum(&self) -> Tally {
+        let (windows, width) = self.plan.windows();
+        let mut sum = Tally::new(windows, width);
+        for slot in 0..self.plan.threads {
+            sum.add(&self.tally(slot));
         }
-        self.started
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |started| {
-                (started < self.plan.connections).then_some(started + 1)
-            })
-            .ok()
+        sum
     }
 
-    /// As many as run at once have failed, and no handshake has come to its end.
-    fn is_hopeless(&self) -> bool {
-        self.shaken.load(Ordering::Relaxed) == 0
-            && self.failed.load(Ordering::Relaxed) >= self.plan.workers()
+    /// The window of the report that a time belongs to.
+    pub(crate) fn window_of(&self, time: Instant) -> usize {
+        let since = time.saturating_duration_since(self.began);
+        usize::try_from(since.as_nanos() / self.width.as_nanos()).unwrap_or(usize::MAX)
+    }
+
+    /// Where a connection comes from; `None`: the system chooses.
+    pub(crate) fn source_of(
+        &self,
+        number: u32,
+        peer: SocketAddr,
+    ) -> std::io::Result<Option<SocketAddr>> {
+        if self.sources.is_empty() {
+            return Ok(None);
+        }
+        let source = self.sources[number as usize % self.sources.len()];
+        if source.is_ipv4() == peer.is_ipv4() {
+            Ok(Some(SocketAddr::new(source, 0)))
+        } else {
+            Err(std::io::Error::other(format!(
+                "--source {source} and the server {peer} are of different families"
+            )))
+        }
+    }
+
+    /// Whether an earlier connection had this address and port.
+    pub(crate) fn has_seen(&self, local: SocketAddr) -> bool {
+        let mut ports = self.ports.lock().unwrap_or_else(PoisonError::into_inner);
+        // Beyond this it is certain, and the set shall not grow without bound.
+        ports.len() >= MOST_PORTS || !ports.insert(local)
+    }
+
+    /// A connection's handshake has ended, well or not.
+    pub(crate) fn settled(&self, well: bool, now: Instant) {
+        if well {
+            self.progress.made.fetch_add(1, Ordering::Relaxed);
+        }
+        let settled = self.progress.settled.fetch_add(1, Ordering::Relaxed) + 1;
+        if self.plan.connections == Some(settled) {
+            // Only one of all counts to the end.
+            self.all_made.get_or_init(|| now);
+        }
+    }
+
+    /// Whether no more connections shall begin.
+    fn is_over(&self) -> bool {
+        self.interrupt.happened() || self.progress.gave_up.load(Ordering::Acquire)
+    }
+
+    /// Gives up if nothing has come through and nothing will.
+    fn look_for_hope(&self, now: Instant) {
+        let progress = &self.progress;
+        if progress.made.load(Ordering::Relaxed) > 0 {
+            return;
+        }
+        let enough = match (self.plan.concurrency, self.plan.connections) {
+            (Some(at_once), _) => at_once,
+            (None, Some(connections)) => connections.min(HOPELESS),
+            (None, None) => HOPELESS,
+        };
+        let begun = progress.begun.load(Ordering::Relaxed);
+        let more = self
+            .plan
+            .connections
+            .is_none_or(|connections| begun < connections);
+        let failed = more && progress.failed.load(Ordering::Relaxed) >= enough;
+        let nobody = !progress.heard.load(Ordering::Relaxed)
+            && progress.refused.load(Ordering::Relaxed) > 0
+            && now.saturating_duration_since(self.began) >= REFUSED_FOR;
+        if nobody {
+            progress.nobody.store(true, Ordering::Relaxed);
+        }
+        if failed || nobody {
+            progress.gave_up.store(true, Ordering::Release);
+        }
     }
 
     /// Why connections are missing, if any are.
     pub(crate) fn stopped(&self) -> Option<Stopped> {
         if self.interrupt.happened() {
             Some(Stopped::Interrupted)
-        } else if self.started.load(Ordering::Relaxed) < self.plan.connections {
+        } else if self.progress.gave_up.load(Ordering::Relaxed) {
             Some(Stopped::GaveUp)
         } else {
             None
         }
     }
 
-    /// The sum.
-    pub(crate) fn into_tally(self) -> Tally {
-        let mut sum = Tally::new();
-        for shard in self.shards {
-            sum.add(&shard.into_inner().unwrap_or_else(PoisonError::into_inner));
+    /// The number of the next connection of a closed loop, from 0, if one is left.
+    fn next(&self, now: Instant) -> Option<u32> {
+        if let Some(duration) = self.plan.duration
+            && now >= self.began + duration
+        {
+            return None;
         }
-        sum
+        self.progress
+            .begun
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |begun| {
+                self.plan
+                    .connections
+                    .is_none_or(|connections| begun < connections)
+                    .then(|| begun.checked_add(1))
+                    .flatten()
+            })
+            .ok()
+    }
+}
+
+const MOST_PORTS: usize = 1 << 22;
+
+/// What a worker's connections need of it.
+#[derive(Debug)]
+pub(crate) struct Hands<'a> {
+    pub(crate) run: &'a Run<'a>,
+    pub(crate) slot: u16,
+    pub(crate) stats: Arc<Stats>,
+    /// The latest of each target.
+    pub(crate) sessions: Vec<Option<Session>>,
+    /// The first hello to each target, for a flood.
+    hellos: Vec<Option<Vec<u8>>>,
+    pub(crate) datagram: Vec<u8>,
+    pub(crate) answer: Vec<u8>,
+    pub(crate) message: Vec<u8>,
+    pub(crate) scratch: Vec<u8>,
+}
+
+impl Hands<'_> {
+    /// Its tally.
+    pub(crate) fn tally(&self) -> MutexGuard<'_, Tally> {
+        self.run.tally(self.slot)
+    }
+
+    /// A first hello, made once.
+    pub(crate) fn hello(&mut self, target: usize, now: Instant) -> Result<Vec<u8>, Outcome> {
+        if let Some(hello) = &self.hellos[target] {
+            return Ok(hello.clone());
+        }
+        let destination = &self.run.targets[target];
+        let (config, peer) = (&destination.config, destination.peer);
+        let hello = Connection::connect(config, destination.name, peer, None, &self.stats, now)
+            .ok()
+            .and_then(|mut connection| {
+                connection.handshake(now).ok()?;
+                connection.transmit()
+            });
+        let hello = hello.ok_or_else(|| {
+            Outcome::Failed(Failure {
+                stage: Stage::Socket,
+                error: "OpenSSL makes no hello".to_owned(),
+            })
+        })?;
+        Ok(self.hellos[target].insert(hello).clone())
     }
 }
 
 /// One thread's part.
 #[derive(Debug)]
 pub(crate) struct Worker<'a> {
-    pub(crate) run: &'a Run<'a>,
-    pub(crate) slot: u32,
-    /// A worker's own: what its counters gain during an attempt is that attempt's.
-    pub(crate) connector: DtlsConnector,
-    pub(crate) session: Option<Session>,
-    pub(crate) buffers: Buffers,
+    hands: Hands<'a>,
+    epoll: Epoll,
+    /// Connections by their places, which epoll's events name.
+    places: Vec<Option<Place>>,
+    free: Vec<usize>,
+    open: u32,
+    shaking: u32,
+    /// When to look at a place; at most one counts for each, see [`Place::armed`].
+    due: BinaryHeap<Reverse<(Instant, usize)>>,
+    arrivals: Arrivals,
+    released: bool,
 }
+
+#[derive(Debug)]
+struct Place {
+    attempt: Attempt,
+    /// The earliest of its entries in `due`.
+    armed: Option<Instant>,
+    shaking: bool,
+}
+
+/// A worker's share of all connections, with their numbers.
+type Share = StepBy<Skip<Enumerate<Pacer>>>;
+
+/// When connections of a worker begin.
+#[derive(Debug)]
+enum Arrivals {
+    /// In time: those of all workers, of which every `threads`th is this one's.
+    Open {
+        pacer: Box<Share>,
+        next: Option<(u32, Instant)>,
+        room: u32,
+    },
+    /// So many at once.
+    Closed { at_once: u32, exhausted: bool },
+}
+
+/// The longest wait: a signal and the other workers' news are looked for so often.
+const LONGEST_WAIT: Duration = Duration::from_millis(50);
+
+/// Connections begun, and events taken, before the others get their turn.
+const ROUND: usize = 64;
 
 impl<'a> Worker<'a> {
     /// Ready to work.
-    pub(crate) fn new(run: &'a Run<'a>, slot: u32) -> Self {
-        Self {
-            run,
-            slot,
-            connector: DtlsConnector::new(run.config.clone()),
-            session: None,
-            buffers: Buffers::new(run.plan.size.into()),
+    pub(crate) fn new(run: &'a Run<'a>, slot: u16) -> Result<Self, Errno> {
+        let (plan, threads) = (&run.plan, u32::from(run.plan.threads));
+        let share = |whole: u32| whole / threads + u32::from(u32::from(slot) < whole % threads);
+        let arrivals = match (&plan.rate, plan.concurrency) {
+            (Some(rate), _) => Arrivals::Open {
+                pacer: Box::new(
+                    Pacer::new(rate, plan.arrivals, plan.seed)
+                        .enumerate()
+                        .skip(slot.into())
+                        .step_by(plan.threads.into()),
+                ),
+                next: None,
+                room: share(run.room).max(1),
+            },
+            (None, at_once) => Arrivals::Closed {
+                at_once: share(at_once.unwrap_or(1)),
+                exhausted: false,
+            },
+        };
+        let mut worker = Self {
+            hands: Hands {
+                run,
+                slot,
+                stats: Arc::default(),
+                sessions: vec![None; run.targets.len()],
+                hellos: vec![None; run.targets.len()],
+                datagram: vec![0; 1 << 16],
+                answer: vec![0; 1 << 14],
+                message: vec![0; plan.size.into()],
+                scratch: vec![0; plan.size.into()],
+            },
+            epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
+            places: Vec::new(),
+            free: Vec::new(),
+            open: 0,
+            shaking: 0,
+            due: BinaryHeap::new(),
+            arrivals,
+            released: false,
+        };
+        worker.take_next_arrival();
+        Ok(worker)
+    }
+
+    /// Makes connections until none is left to make and all have ended.
+    ///
+    /// # Errors
+    /// The kernel refuses to wait.
+    pub(crate) fn work(mut self) -> Result<(), Errno> {
+        let began = now();
+        let mut events = vec![EpollEvent::empty(); 4 * ROUND];
+        loop {
+            let at = now();
+            self.hands.run.look_for_hope(at);
+            if self.hands.run.is_over() {
+                self.end_early(at);
+                break;
+            }
+            self.begin_due(at);
+            self.do_due();
+            self.release_parked();
+            if self.open == 0 && self.is_exhausted() {
+                break;
+            }
+            self.wait()?;
+            let count = match self.epoll.wait(&mut events, EpollTimeout::ZERO) {
+                Ok(count) => count,
+                Err(Errno::EINTR) => 0,
+                Err(error) => return Err(error),
+            };
+            for event in &events[..count] {
+                let place = usize::try_from(event.data()).unwrap_or(usize::MAX);
+                self.touch(place, Attempt::on_readable);
+            }
+        }
+        let wall = now().saturating_duration_since(began).as_secs_f64();
+        if let Ok(spent) = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID) {
+            let mut tally = self.hands.tally();
+            tally.processor = spent.into();
+            tally.busiest = tally.processor.as_secs_f64() / wall.max(1e-9);
+        }
+        Ok(())
+    }
+
+    fn is_exhausted(&self) -> bool {
+        match &self.arrivals {
+            Arrivals::Open { next, .. } => next.is_none(),
+            Arrivals::Closed { exhausted, .. } => *exhausted,
         }
     }
 
-    /// Makes connections until none is left to make.
-    pub(crate) fn work(mut self) {
-        while let Some(number) = self.run.next() {
-            let outcome = self.attempt(number);
-            if matches!(outcome, Outcome::Failed(_)) {
-                self.run.failed.fetch_add(1, Ordering::Relaxed);
+    /// Begins the connections whose time has come, as far as there is room.
+    fn begin_due(&mut self, at: Instant) {
+        for _ in 0..ROUND {
+            let begin = match &mut self.arrivals {
+                Arrivals::Open { next, room, .. } => match *next {
+                    Some((number, intended)) if intended <= at => {
+                        if self.open >= *room {
+                            self.hands
+                                .run
+                                .progress
+                                .was_full
+                                .store(true, Ordering::Relaxed);
+                            None
+                        } else {
+                            self.hands
+                                .run
+                                .progress
+                                .begun
+                                .fetch_add(1, Ordering::Relaxed);
+                            Some((number, intended))
+                        }
+                    }
+                    _ => None,
+                },
+                Arrivals::Closed { at_once, exhausted } => {
+                    // In the mode hold, those that are made make room for others.
+                    let busy = if self.hands.run.plan.mode == Mode::Hold {
+                        self.shaking
+                    } else {
+                        self.open
+                    };
+                    if busy >= *at_once || *exhausted {
+                        None
+                    } else {
+                        let number = self.hands.run.next(at);
+                        *exhausted = number.is_none();
+                        number.map(|number| (number, at))
+                    }
+                }
+            };
+            let Some((number, intended)) = begin else {
+                return;
+            };
+            self.take_next_arrival();
+            let at = now();
+            match Attempt::begin(number, intended.min(at), at, &mut self.hands) {
+                Ok(attempt) => self.settle_in(attempt),
+                Err(outcome) => {
+                    if outcome.is_before_handshake() {
+                        self.hands.run.settled(false, at);
+                    }
+                    let window = self.hands.run.window_of(intended);
+                    self.count(outcome, window);
+                }
             }
-            self.run.tally(self.slot).count(outcome);
-            self.run.ended.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn take_next_arrival(&mut self) {
+        let run = self.hands.run;
+        if let Arrivals::Open { pacer, next, .. } = &mut self.arrivals {
+            *next = pacer.next().and_then(|(number, since)| {
+                let number = u32::try_from(number).ok()?;
+                let inside = run
+                    .plan
+                    .connections
+                    .is_none_or(|connections| number < connections)
+                    && run.plan.duration.is_none_or(|duration| since < duration);
+                inside.then(|| (number, run.began + since))
+            });
+        }
+    }
+
+    /// Gives a connection a place.
+    fn settle_in(&mut self, attempt: Attempt) {
+        let place = self.free.pop().unwrap_or_else(|| {
+            self.places.push(None);
+            self.places.len() - 1
+        });
+        let event = EpollEvent::new(EpollFlags::EPOLLIN, place as u64);
+        let added = self.epoll.add(attempt.socket(), event);
+        self.open += 1;
+        self.shaking += u32::from(attempt.is_shaking());
+        self.places[place] = Some(Place {
+            shaking: attempt.is_shaking(),
+            attempt,
+            armed: None,
+        });
+        // It may have to look at its time at once, or have failed to be watched.
+        self.touch(place, |attempt, hands| match added {
+            Ok(()) => None,
+            Err(error) => {
+                drop(attempt.stop(hands));
+                Some(Outcome::no_socket(&error.into()))
+            }
+        });
+    }
+
+    /// Lets a connection do something, and sees to what follows.
+    fn touch(
+        &mut self,
+        place: usize,
+        act: impl FnOnce(&mut Attempt, &mut Hands<'_>) -> Option<Outcome>,
+    ) {
+        let Some(Some(found)) = self.places.get_mut(place) else {
+            // An event that was on its way when the connection ended.
+            return;
+        };
+        let outcome = act(&mut found.attempt, &mut self.hands);
+        let shaking = outcome.is_none() && found.attempt.is_shaking();
+        if found.shaking && !shaking {
+            self.shaking -= 1;
+        } else if shaking && !found.shaking {
+            self.shaking += 1;
+        }
+        found.shaking = shaking;
+        if let Some(outcome) = outcome {
+            let window = found.attempt.window;
+            self.places[place] = None;
+            self.free.push(place);
+            self.open -= 1;
+            self.count(outcome, window);
+            return;
+        }
+        // An entry that is too early is looked at in vain once; one that is too late is no use.
+        let deadline = found.attempt.deadline();
+        if let Some(at) = deadline
+            && found.armed.is_none_or(|armed| at < armed)
+        {
+            found.armed = Some(at);
+            self.due.push(Reverse((at, place)));
+        }
+    }
+
+    fn count(&self, outcome: Outcome, window: usize) {
+        let progress = &self.hands.run.progress;
+        if matches!(outcome, Outcome::Failed(_)) {
+            progress.failed.fetch_add(1, Ordering::Relaxed);
+        }
+        self.hands.tally().count(outcome, window);
+        progress.ended.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Does what is due.
+    fn do_due(&mut self) {
+        for _ in 0..4 * ROUND {
+            let at = now();
+            let Some(&Reverse((due, place))) = self.due.peek().filter(|due| due.0.0 <= at) else {
+                return;
+            };
+            self.due.pop();
+            let Some(Some(found)) = self.places.get_mut(place) else {
+                continue;
+            };
+            if found.armed != Some(due) {
+                // Of an earlier connection in this place, or overtaken by an earlier time.
+                continue;
+            }
+            found.armed = None;
+            let is_due = found
+                .attempt
+                .deadline()
+                .is_some_and(|deadline| deadline <= at);
+            self.touch(place, |attempt, hands| {
+                if is_due {
+                    attempt.on_time(at, hands)
+                } else {
+                    None
+                }
+            });
+        }
+    }
+
+    /// Once all connections of the mode hold are made, says how long each has to stay: they are
+    /// probed one after another.
+    fn release_parked(&mut self) {
+        let run = self.hands.run;
+        let Some(&all_made) = run.all_made.get().filter(|_| !self.released) else {
+            return;
+        };
+        self.released = true;
+        for place in 0..self.places.len() {
+            let parked = self.places[place].as_ref();
+            if parked.is_some_and(|found| found.attempt.is_parked()) {
+                let until =
+                    all_made + run.plan.hold + PROBE_GAP * u32::try_from(place).unwrap_or(0);
+                self.touch(place, |attempt, _| {
+                    attempt.unpark(until);
+                    None
+                });
+            }
+        }
+    }
+
+    fn wait(&mut self) -> Result<(), Errno> {
+        let at = now();
+        let arrival = match &self.arrivals {
+            Arrivals::Open { next, room, .. } if self.open < *room => next.map(|next| next.1),
+            _ => None,
+        };
+        let due = self.due.peek().map(|due| due.0.0);
+        let next = [arrival, due].into_iter().flatten().min();
+        let wait = next.map_or(LONGEST_WAIT, |next| next.saturating_duration_since(at));
+        if wait.is_zero() {
+            return Ok(());
+        }
+        // Unlike epoll_wait's own, this timeout has nanoseconds.
+        let mut watched = [PollFd::new(
+            std::os::fd::AsFd::as_fd(&self.epoll.0),
+            PollFlags::POLLIN,
+        )];
+        match ppoll(
+            &mut watched,
+            Some(TimeSpec::from(wait.min(LONGEST_WAIT))),
+            None,
+        ) {
+            Ok(_) | Err(Errno::EINTR) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Ends all connections, in order; where nobody listens, as failures that say so.
+    fn end_early(&mut self, at: Instant) {
+        let nobody = self.hands.run.progress.nobody.load(Ordering::Relaxed);
+        for place in 0..self.places.len() {
+            self.touch(place, |attempt, hands| {
+                Some(if nobody && attempt.is_shaking() {
+                    attempt.abandon(at, hands)
+                } else {
+                    attempt.stop(hands)
+                })
+            });
         }
     }
 }
+
+/// Between the probes of held connections of one worker.
+const PROBE_GAP: Duration = Duration::from_micros(200);

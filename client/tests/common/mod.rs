@@ -5,6 +5,8 @@
 )]
 #![allow(dead_code, reason = "each test file uses a part")]
 
+pub(crate) mod load;
+pub(crate) mod network;
 pub(crate) mod peers;
 
 use std::fs::Permissions;

@@ -417,6 +417,12 @@ impl Connection {
         self.cost.retransmissions
     }
 
+    /// Whether the handshake was abbreviated.
+    #[must_use]
+    pub fn is_resumed(&self) -> bool {
+        self.stream.ssl().session_reused()
+    }
+
     /// What the handshake has taken on the wire so far, or did when it is complete.
     #[must_use]
     pub fn handshake_cost(&self) -> HandshakeCost {
