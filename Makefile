@@ -19,10 +19,10 @@ LAB_ARGS ?=
 FUZZ ?= record_filter
 TIME ?= 60
 
-.PHONY: help deps build certs run test memcheck lab bench fuzz fmt check ci clean
+.PHONY: help deps build certs run test memcheck lab lab-shared bench fuzz fmt check ci clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 deps: ## install what this machine lacks for any target; says what and why
 	@scripts/deps.sh all
@@ -64,6 +64,11 @@ lab: ## run handshakes across a network broken on purpose; LAB_ARGS='NAME --seed
 	cargo build --locked --workspace
 	$(BIN)/dtls-lab run $(LAB_ARGS)
 
+lab-shared: ## the lab with our server's connections on one socket
+	@scripts/deps.sh lab
+	cargo build --locked --workspace
+	$(BIN)/dtls-lab run --server ours --server-arg=--transport --server-arg=shared $(LAB_ARGS)
+
 bench: ## measure datagrams, handshakes and memory (release build)
 	@scripts/deps.sh build
 	cargo build --locked --release -p dtls-server -p dtls-client
@@ -86,7 +91,7 @@ check: ## format, clippy and documentation without warnings, dependency directio
 	RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps
 	scripts/check-deps.sh
 
-ci: check test lab ## everything a change must pass
+ci: check test lab lab-shared ## everything a change must pass
 
 clean: ## remove everything that was built
 	cargo clean

@@ -127,6 +127,8 @@ impl Programs {
                     "--format",
                     "json",
                 ]);
+                // A client whose close_notify was lost would keep it for longer than it may take.
+                command.args(["--drain-timeout", "1s"]);
                 command.args([
                     OsString::from("--cert"),
                     pki("server.pem"),

@@ -6,10 +6,14 @@
 //! ours       the dtls-server process under the load of a dtls-client process; CPU from /proc
 //! ```
 //!
+//! With the argument `transports` it measures only what connections that are held cost: memory, and CPU
+//! per datagram, over either transport.
+//!
 //! Runs on the main thread; the two programs are processes of their own. Writes its table to
 //! standard output and its raw figures to `target/bench/handshake.json`.
 #![forbid(unsafe_code)]
 
+mod exchange;
 mod floor;
 mod held;
 mod program;
@@ -18,10 +22,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use dtls_certs::TestPki;
-use serde_json::json;
+use dtls_certs::{PkiFiles, TestPki};
+use serde_json::{Value, json};
 
 use floor::Floor;
+use held::Held;
 use program::{Client, Server};
 
 /// The design's bounds.
@@ -33,6 +38,10 @@ const HELD_BUDGET_KIB: f64 = 96.0;
 const ROUNDS: usize = 5;
 const FULL_HANDSHAKES: u32 = 2000;
 const RESUMED_HANDSHAKES: u32 = 8000;
+
+/// Connections held at once.
+const HELD: [u32; 4] = [1, 1_000, 8_000, 10_000];
+const EXCHANGES: u32 = 10_000;
 
 fn main() -> ExitCode {
     match run() {
@@ -52,19 +61,35 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
     let pki = TestPki::new()?.write(&pki_folder, dtls_certs::Existing::Replace)?;
     let programs = target.join("release");
     let mut rows = Vec::new();
+    if !std::env::args().any(|argument| argument == "transports") {
+        handshakes(&programs, &pki, &mut rows)?;
+    }
+    transports(&programs, &pki, &mut rows)?;
 
+    let raw = folder.join("handshake.json");
+    fs::write(&raw, serde_json::to_string_pretty(&rows)?)?;
+    println!("raw figures: {}", raw.display());
+    Ok(())
+}
+
+/// CPU per handshake, and retransmissions where nothing is lost.
+fn handshakes(
+    programs: &Path,
+    pki: &PkiFiles,
+    rows: &mut Vec<Value>,
+) -> Result<(), Box<dyn std::error::Error>> {
     println!("server CPU per handshake, 16 at once, client in another process ({ROUNDS} rounds)");
     for (name, resumed, count, budget) in [
         ("full", false, FULL_HANDSHAKES, FULL_BUDGET),
         ("resumed", true, RESUMED_HANDSHAKES, RESUMED_BUDGET),
     ] {
-        let floor = Floor::new(&pki)?;
-        let server = Server::start(&programs, &pki, 64)?;
+        let floor = Floor::new(pki)?;
+        let server = Server::start(programs, pki, 64, "connected")?;
         let mut rounds = Vec::new();
         for _ in 0..ROUNDS {
             let floor_us = floor.server_half_us(count / 4, resumed)?;
             let before = server.cpu()?;
-            let outcome = Client::load(&programs, &pki, server.address(), count, 16, resumed)?;
+            let outcome = Client::load(programs, pki, server.address(), count, 16, resumed)?;
             let ours_us = (server.cpu()? - before).as_secs_f64() * 1e6 / f64::from(count);
             if outcome.failed > 0 {
                 return Err(format!("{} handshakes failed", outcome.failed).into());
@@ -85,8 +110,8 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
     }
 
     println!("10,000 handshakes on a clean network, 64 at once");
-    let server = Server::start(&programs, &pki, 256)?;
-    let outcome = Client::load(&programs, &pki, server.address(), 10_000, 64, false)?;
+    let server = Server::start(programs, pki, 256, "connected")?;
+    let outcome = Client::load(programs, pki, server.address(), 10_000, 64, false)?;
     let counters = server.stop()?;
     let resent = outcome.retransmissions + counters["retransmissions"].as_u64().unwrap_or(0);
     println!(
@@ -99,20 +124,42 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
         "what": "clean", "completed": outcome.completed, "failed": outcome.failed,
         "retransmissions": resent,
     }));
+    Ok(())
+}
 
-    println!("memory per held connection, thread included");
-    for connections in [1_000, 10_000] {
-        let kib = held::rss_per_connection_kib(&programs, &pki, connections)?;
-        println!(
-            "  {connections:>6} held   {kib:>6.1} KiB each   budget {HELD_BUDGET_KIB:.0}   {}",
-            verdict(kib <= HELD_BUDGET_KIB)
-        );
-        rows.push(json!({"what": "held", "connections": connections, "kib": kib}));
+/// Memory and CPU of held connections, over each transport.
+fn transports(
+    programs: &Path,
+    pki: &PkiFiles,
+    rows: &mut Vec<Value>,
+) -> Result<(), Box<dyn std::error::Error>> {
+    println!(
+        "while connections are held: memory of each, thread included; CPU per exchange, both ends"
+    );
+    println!(
+        "  transport    held   KiB each (budget {HELD_BUDGET_KIB:.0})   hello, unknown source   echo, established"
+    );
+    for transport in ["connected", "shared"] {
+        for connections in HELD {
+            let held = Held::new(programs, pki, transport, connections)?;
+            let unknown_us = exchange::unknown_us(&held.server, EXCHANGES)?;
+            let established_us = exchange::established_us(&held.server, EXCHANGES)?;
+            let kib = held.kib;
+            // Of one connection, what the process has at its start would be its memory.
+            let memory = if connections > 1 {
+                format!("{kib:.1}   {}", verdict(kib <= HELD_BUDGET_KIB))
+            } else {
+                String::new()
+            };
+            println!(
+                "  {transport:<9} {connections:>7}   {memory:<23}   {unknown_us:>15.1} us   {established_us:>14.1} us"
+            );
+            rows.push(json!({
+                "what": "held", "transport": transport, "connections": connections, "kib": kib,
+                "unknown_us": unknown_us, "established_us": established_us,
+            }));
+        }
     }
-
-    let raw = folder.join("handshake.json");
-    fs::write(&raw, serde_json::to_string_pretty(&rows)?)?;
-    println!("raw figures: {}", raw.display());
     Ok(())
 }
 

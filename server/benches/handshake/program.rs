@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use dtls_certs::{PkiFiles, Profile};
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Pid, SysconfVar, sysconf};
+use nix::time::{ClockId, clock_gettime};
+use nix::unistd::Pid;
 use serde_json::Value;
 
 type Failure = Box<dyn std::error::Error>;
@@ -22,7 +23,12 @@ pub(crate) struct Server {
 
 impl Server {
     /// Starts the server on a free port of the loopback.
-    pub(crate) fn start(programs: &Path, pki: &PkiFiles, most: u32) -> Result<Self, Failure> {
+    pub(crate) fn start(
+        programs: &Path,
+        pki: &PkiFiles,
+        most: u32,
+        transport: &str,
+    ) -> Result<Self, Failure> {
         let mut process = Command::new(programs.join("dtls-server"))
             .args([
                 "--listen",
@@ -33,6 +39,8 @@ impl Server {
                 "none",
             ])
             .args(["--max-connections", &most.to_string()])
+            // The clients of a benchmark may just be killed.
+            .args(["--transport", transport, "--drain-timeout", "0s"])
             .arg("--cert")
             .arg(pki.chain(Profile::SERVER))
             .arg("--key")
@@ -63,18 +71,10 @@ impl Server {
         Ok(Pid::from_raw(i32::try_from(self.process.id())?))
     }
 
-    /// User and system time so far, `proc_pid_stat(5)` fields 14 and 15.
+    /// User and system time so far.
     pub(crate) fn cpu(&self) -> Result<Duration, Failure> {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.process.id()))?;
-        let after_name = stat.rsplit_once(") ").ok_or("odd /proc/PID/stat")?.1;
-        let ticks: u64 = after_name
-            .split_whitespace()
-            .skip(11)
-            .take(2)
-            .map(str::parse::<u64>)
-            .sum::<Result<u64, _>>()?;
-        let per_second = sysconf(SysconfVar::CLK_TCK)?.ok_or("no clock tick")?;
-        Ok(Duration::from_secs_f64(ticks as f64 / per_second as f64))
+        let clock = ClockId::pid_cpu_clock_id(self.pid()?)?;
+        Ok(clock_gettime(clock)?.into())
     }
 
     /// A number of `/proc/PID/status`, such as `VmRSS` in KiB.
