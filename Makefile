@@ -50,7 +50,7 @@ test: ## run all tests, without root
 	cargo build --locked -p dtls-server --features testing --bin dtls-server-weakened
 	cargo test --locked --workspace --doc --quiet
 	cargo nextest run --locked --workspace
-	cargo nextest run --locked -p dtls --features testing --test hostile --test seeds
+	cargo nextest run --locked -p dtls --features testing --test hostile --test seeds --test socket_errors
 
 # Leaks, invalid accesses and decisions on uninitialised memory, in OpenSSL too.
 VALGRIND := valgrind --leak-check=full --show-leak-kinds=definite --errors-for-leak-kinds=definite --num-callers=30 --error-exitcode=9

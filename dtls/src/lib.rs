@@ -70,8 +70,10 @@ pub use error::{
 };
 pub use psk::PskKey;
 pub use session::{CertificateInfo, ExportError, HandshakeCost, HandshakeInfo, Session};
+#[cfg(feature = "testing")]
+pub use shell::bad_calls::{Call, calls_made, fail_call};
 pub use shell::connector::{DtlsConnector, Outgoing};
-pub use shell::icmp::is_icmp;
+pub use shell::icmp::{Sending, SocketError, is_icmp, send_or_lose};
 pub use shell::listener::{DtlsListener, ListenerHandle};
 pub use shell::stream::{DtlsStream, Incoming, Recv};
 pub use shell::transport::StreamHandle;

@@ -12,6 +12,7 @@
 
 pub(crate) mod socket;
 pub(crate) mod icmp;
+pub(crate) mod bad_calls;
 pub(crate) mod mailbox;
 pub(crate) mod reception;
 pub(crate) mod listener;

@@ -1,8 +1,14 @@
 //! What was typed. Main thread.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use strum::VariantNames;
+
+use crate::explore::space::Kind;
+use crate::sim::{Defect, Shape};
 
 /// Runs real DTLS programs across a network that is broken on purpose, and says what survived.
 #[derive(Debug, Parser)]
@@ -27,6 +33,8 @@ pub enum Command {
     List(ListArgs),
     /// Run scenarios and judge them.
     Run(Box<RunArgs>),
+    /// Play every case of a kind of fault, in every kind of handshake, on the simulator.
+    Explore(ExploreArgs),
 }
 
 /// `dtls-lab list`.
@@ -51,6 +59,11 @@ pub struct RunArgs {
     /// Read the scenarios from this folder instead of the built-in set.
     #[arg(long, value_name = "DIR")]
     pub scenarios: Option<PathBuf>,
+
+    /// Where to play: real programs on a broken wire, or both ends in this process, which takes
+    /// milliseconds and skips what needs sockets.
+    #[arg(long, value_name = "BACKEND", value_enum, default_value_t = BackendArg::Wire)]
+    pub backend: BackendArg,
 
     /// Only over this address family.
     #[arg(long, value_name = "FAMILY", value_enum)]
@@ -93,6 +106,67 @@ pub struct RunArgs {
     pub server_arg: Vec<String>,
 }
 
+/// `dtls-lab explore`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    dtls-lab explore                                   everything: some minutes\n  \
+    dtls-lab explore drops3,permutations --handshake full,resumed\n  \
+    dtls-lab explore drops3 --handshake full --case 77  one case, every datagram of it\n  \
+    dtls-lab explore --handshake psk --faults 'to_client#1=drop,server.send#2=ECONNRESET'\n  \
+    dtls-lab explore --handshake full --decisions target/lab/latest/RUN/decisions.jsonl\n\n\
+    A failing case is shrunk to the faults that matter and told with the command that plays it. Late \
+    cases took a timeout more than their faults explain; they do not fail.")]
+pub struct ExploreArgs {
+    /// Spaces to play: drops3 (up to three lost datagrams), permutations (of each flight), duplicates,
+    /// replays, errno (each socket error at each call); all of them by default.
+    #[arg(value_name = "SPACE", value_delimiter = ',', value_parser = one_of::<Kind>())]
+    pub spaces: Vec<Kind>,
+
+    /// The same, as an option.
+    #[arg(long = "space", value_name = "SPACE", value_delimiter = ',', hide = true, value_parser = one_of::<Kind>())]
+    pub more_spaces: Vec<Kind>,
+
+    /// Handshakes to play them in; all of them by default. `-split` sends each record in a datagram of
+    /// its own.
+    #[arg(long, value_name = "KIND", value_delimiter = ',', value_parser = one_of::<Shape>())]
+    pub handshake: Vec<Shape>,
+
+    /// Only this case of one space, with every datagram of it.
+    #[arg(long, value_name = "N", conflicts_with_all = ["faults", "decisions"])]
+    pub case: Option<u64>,
+
+    /// Only these faults, separated by commas, as a finding prints them.
+    #[arg(long, value_name = "LIST", conflicts_with = "decisions")]
+    pub faults: Option<String>,
+
+    /// Only what the wire decided in an earlier run, from its `decisions.jsonl`.
+    #[arg(long, value_name = "FILE")]
+    pub decisions: Option<PathBuf>,
+
+    /// Plant this defect in the ends, to see it found.
+    #[arg(long, value_name = "NAME", value_parser = one_of::<Defect>())]
+    pub defect: Option<Defect>,
+
+    /// Threads; one for each core by default.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=64))]
+    pub jobs: Option<u8>,
+
+    /// How to print the findings.
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Format::Text)]
+    pub format: Format,
+}
+
+/// Takes the names of an enum's variants, and shows them where another word is given.
+fn one_of<T>() -> impl TypedValueParser<Value = T>
+where
+    T: VariantNames + FromStr + Clone + Send + Sync + 'static,
+{
+    PossibleValuesParser::new(T::VARIANTS.iter().copied()).map(|name| match name.parse() {
+        Ok(value) => value,
+        Err(_) => unreachable!("clap lets only the names of variants pass"),
+    })
+}
+
 /// How to print.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Format {
@@ -100,6 +174,15 @@ pub enum Format {
     Text,
     /// One JSON document for programs.
     Json,
+}
+
+/// `--backend`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum BackendArg {
+    /// Real programs in network namespaces.
+    Wire,
+    /// The simulator.
+    Sim,
 }
 
 /// `--family`.

@@ -20,12 +20,14 @@
 //!
 //! The lab links nothing of what it judges: it starts programs and reads the wire with a record
 //! parser of its own.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod cli;
 pub mod scenario;
 pub mod schedule;
 pub mod run;
+pub mod sim;
+pub mod explore;
 pub mod netns;
 pub mod relay;
 pub mod wire;

@@ -1,6 +1,8 @@
 //! `dtls-lab`: flags, scenarios, runs, report, exit status. Main thread.
 #![forbid(unsafe_code)]
 
+mod simulated;
+
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -8,14 +10,16 @@ use std::time::Instant;
 
 use clap::Parser;
 use dtls_certs::TestPki;
-use dtls_lab::cli::{Cli, Command, FamilyArg, Format, ListArgs, RunArgs};
+use dtls_lab::cli::{BackendArg, Cli, Command, FamilyArg, Format, ListArgs, RunArgs};
 use dtls_lab::endpoint::{MissingProgram, Programs, Role, process};
 use dtls_lab::netns::{self, NamespaceError};
 use dtls_lab::report::{Report, Required, Row, Summary, write_json, write_table};
-use dtls_lab::run::{Lab, evidence_folder, label};
+use dtls_lab::run::{Backend, Finished, Job, Lab, evidence_folder, label};
 use dtls_lab::scenario::{Catalogue, Family, Implementation, Refusal};
 use dtls_lab::schedule::{Filter, PlanError, Planned, Progress, plan, run_all};
+use dtls_lab::sim::{SimulationError, Simulator};
 use indicatif::{ProgressBar, ProgressStyle};
+use simulated::CommandError;
 
 /// Why the lab ended before it had verdicts.
 #[derive(Debug, thiserror::Error)]
@@ -38,10 +42,24 @@ enum LabError {
     Namespace(#[from] NamespaceError),
     #[error(transparent)]
     Missing(#[from] MissingProgram),
+    #[error(transparent)]
+    Simulator(#[from] SimulationError),
+    #[error(transparent)]
+    Command(CommandError),
     #[error("cannot handle signals: {0}")]
     Signals(#[from] ctrlc::Error),
     #[error("cannot print: {0}")]
     Print(#[from] io::Error),
+}
+
+impl From<CommandError> for LabError {
+    fn from(error: CommandError) -> Self {
+        match error {
+            // One place decides what a closed pipe means.
+            CommandError::Print(source) => Self::Print(source),
+            error => Self::Command(error),
+        }
+    }
 }
 
 impl LabError {
@@ -52,11 +70,14 @@ impl LabError {
             | Self::Plan(_)
             | Self::Requirement(_)
             | Self::Scenarios { .. }
-            | Self::NoScenarios(_) => 2,
+            | Self::NoScenarios(_)
+            | Self::Command(CommandError::Usage(_) | CommandError::Decisions { .. }) => 2,
             Self::Evidence { .. }
             | Self::Pki(_)
             | Self::Namespace(_)
             | Self::Missing(_)
+            | Self::Simulator(_)
+            | Self::Command(_)
             | Self::Signals(_)
             | Self::Print(_) => 3,
         }
@@ -68,6 +89,9 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::List(arguments) => list(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Run(arguments) => run(&arguments),
+        Command::Explore(arguments) => simulated::explore(&arguments, &progress_bar(0))
+            .map(exit)
+            .map_err(LabError::from),
     };
     done.unwrap_or_else(|error| {
         // `dtls-lab list | head` closes our output on purpose.
@@ -126,34 +150,51 @@ fn run(arguments: &RunArgs) -> Result<ExitCode, LabError> {
         client: arguments.client.clone(),
     };
     let plan = plan(&catalogue, &filter)?;
+    let backend = match arguments.backend {
+        BackendArg::Wire => Backend::Wire,
+        BackendArg::Sim => Backend::Sim,
+    };
     let programs = programs(arguments);
-    require_ours(&programs, &plan)?;
-    // Before any thread exists: the kernel lets only a process with one thread change its user namespace.
-    netns::claim_privileges()?;
-    // The namespaces end with their processes, and those must not outlive us.
-    ctrlc::set_handler(|| {
-        process::kill_all();
-        std::process::exit(INTERRUPTED);
-    })?;
+    if backend == Backend::Wire {
+        require_ours(&programs, &plan)?;
+        // Before any thread exists: the kernel lets only a process with one thread change its user namespace.
+        netns::claim_privileges()?;
+        // The namespaces end with their processes, and those must not outlive us.
+        ctrlc::set_handler(|| {
+            process::kill_all();
+            std::process::exit(INTERRUPTED);
+        })?;
+    }
 
     let seed = arguments.seed.unwrap_or_else(rand::random);
     let (evidence, pki) = prepare(&arguments.out, seed)?;
-    let lab = Lab {
-        programs,
-        seed,
-        evidence,
-        pki,
+    let run: Box<dyn Fn(&Job<'_>) -> Finished + Sync> = match backend {
+        Backend::Wire => {
+            let evidence = evidence.clone();
+            let lab = Lab {
+                programs,
+                seed,
+                evidence,
+                pki,
+            };
+            Box::new(move |job| lab.run(job))
+        }
+        Backend::Sim => {
+            let lab = Simulator::new(seed, evidence.clone())?;
+            Box::new(move |job| lab.run(job))
+        }
     };
     if arguments.format == Format::Text {
         writeln!(
             io::stdout(),
-            "dtls-lab: {} runs, backend {BACKEND}, seed {seed:x}",
-            plan.len()
+            "dtls-lab: {} runs, backend {}, seed {seed:x}",
+            plan.len(),
+            backend.describe()
         )?;
     }
     let bar = progress_bar(plan.len());
     let finished = run_all(
-        &lab,
+        &*run,
         &plan,
         arguments.jobs.into(),
         &|progress| match progress {
@@ -166,7 +207,7 @@ fn run(arguments: &RunArgs) -> Result<ExitCode, LabError> {
     let mut rows: Vec<Row> = plan
         .iter()
         .zip(&finished)
-        .map(|(planned, finished)| Row::new(&planned.job, finished, &required, seed))
+        .map(|(planned, finished)| Row::new(&planned.job, finished, &required, seed, backend))
         .collect();
     // Controls were planned before what needs them; people look for a scenario by its name.
     rows.sort_by_cached_key(|row| {
@@ -180,12 +221,12 @@ fn run(arguments: &RunArgs) -> Result<ExitCode, LabError> {
     let summary = Summary::of(&rows, started.elapsed());
     let report = Report {
         seed: format!("{seed:x}"),
-        backend: BACKEND,
+        backend: backend.describe(),
         runs: rows,
         summary,
     };
-    save(&lab.evidence, &report).map_err(|source| LabError::Evidence {
-        path: lab.evidence.clone(),
+    save(&evidence, &report).map_err(|source| LabError::Evidence {
+        path: evidence.clone(),
         source,
     })?;
     match arguments.format {
@@ -193,25 +234,31 @@ fn run(arguments: &RunArgs) -> Result<ExitCode, LabError> {
             let mut out = anstream::stdout().lock();
             write_table(&mut out, &report)?;
             let latest = arguments.out.join("latest");
+            let flag = match backend {
+                Backend::Wire => "",
+                Backend::Sim => " --backend sim",
+            };
             writeln!(
                 out,
-                "evidence {}   replay all: dtls-lab run --seed {seed:x}",
+                "evidence {}   replay all: dtls-lab run{flag} --seed {seed:x}",
                 latest.display()
             )?;
         }
         Format::Json => write_json(&mut io::stdout().lock(), &report)?,
     }
-    Ok(if summary.unexpected == 0 {
+    Ok(exit(summary.unexpected == 0))
+}
+
+const fn exit(good: bool) -> ExitCode {
+    if good {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
-    })
+    }
 }
 
 /// Exit status of a lab that a signal ended, as shells say it of SIGINT.
 const INTERRUPTED: i32 = 130;
-/// How the wire is made, in a few words.
-const BACKEND: &str = "wire (namespaces, veth, AF_PACKET)";
 
 /// The scenarios of a folder, or those built in.
 fn catalogue(folder: Option<&Path>) -> Result<Catalogue, LabError> {

@@ -156,6 +156,15 @@ impl MessageType {
         Self::Finished,
         Self::CertificateStatus,
     ];
+
+    /// Whether a plaintext message is the last of its flight; Finished, the other one, is encrypted.
+    #[must_use]
+    pub fn ends_flight(self) -> bool {
+        matches!(
+            self,
+            Self::ClientHello | Self::HelloVerifyRequest | Self::ServerHelloDone
+        )
+    }
 }
 
 impl From<u8> for MessageType {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::endpoint::Role;
-use crate::run::{Finished, Job, label};
+use crate::run::{Backend, Finished, Job, label};
 use crate::scenario::Family;
 use crate::verdict::Verdict;
 
@@ -125,11 +125,17 @@ impl Required {
 }
 
 /// `netns` is always required, since without namespaces nothing runs at all; it may be said.
-const REQUIREMENTS: [&str; 5] = ["all", "netns", "openssl", "ipv6", "control"];
+const REQUIREMENTS: [&str; 6] = ["all", "netns", "openssl", "ipv6", "control", "wire"];
 
 impl Row {
     /// The row of one run.
-    pub fn new(job: &Job<'_>, finished: &Finished, required: &Required, seed: u64) -> Self {
+    pub fn new(
+        job: &Job<'_>,
+        finished: &Finished,
+        required: &Required,
+        seed: u64,
+        backend: Backend,
+    ) -> Self {
         let known = job.play.fails_because.clone();
         let status = match (&finished.verdict, &known) {
             (Verdict::Pass, None) => Status::Pass,
@@ -160,13 +166,13 @@ impl Row {
             why,
             known,
             evidence: finished.evidence.as_deref().map(path_text),
-            replay: replay(job, seed),
+            replay: replay(job, seed, backend),
         }
     }
 }
 
 /// The command that plays one run again, with the same decisions.
-pub fn replay(job: &Job<'_>, seed: u64) -> String {
+pub fn replay(job: &Job<'_>, seed: u64, backend: Backend) -> String {
     let quoted = |text: String| {
         if text.contains(' ') {
             format!("'{text}'")
@@ -174,8 +180,12 @@ pub fn replay(job: &Job<'_>, seed: u64) -> String {
             text
         }
     };
+    let backend = match backend {
+        Backend::Wire => "",
+        Backend::Sim => " --backend sim",
+    };
     format!(
-        "dtls-lab run {} --seed {seed:x} --family {} --server {} --client {}",
+        "dtls-lab run {}{backend} --seed {seed:x} --family {} --server {} --client {}",
         job.scenario.name,
         job.family,
         quoted(label(&job.play, Role::Server)),

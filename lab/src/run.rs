@@ -20,10 +20,30 @@ use crate::report::replay;
 use crate::scenario::{Family, Play, Scenario};
 use crate::verdict::{Need, Observation, Skip, Verdict, judge};
 use crate::wire::Engine;
-use evidence::write_evidence;
 use stage::Stage;
 
 pub use evidence::evidence_folder;
+pub(crate) use evidence::write_evidence;
+
+/// Where runs are played.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Backend {
+    /// Real programs in network namespaces.
+    Wire,
+    /// Both ends in this process, on a virtual clock.
+    Sim,
+}
+
+impl Backend {
+    /// How it is made, in a few words.
+    #[must_use]
+    pub const fn describe(self) -> &'static str {
+        match self {
+            Self::Wire => "wire (namespaces, veth, AF_PACKET)",
+            Self::Sim => "sim (one process, virtual clock)",
+        }
+    }
+}
 
 /// What all runs share.
 #[derive(Debug)]
@@ -63,6 +83,18 @@ pub struct Finished {
 }
 
 impl Finished {
+    /// A run that was seen and judged.
+    pub(crate) fn of(seen: &Observation, verdict: Verdict, evidence: PathBuf) -> Self {
+        let handshakes = &seen.trace.handshakes;
+        Self {
+            verdict,
+            handshake: handshakes.iter().filter_map(|one| one.duration()).max(),
+            resent: (!handshakes.is_empty())
+                .then(|| handshakes.iter().map(|one| one.resent()).sum()),
+            evidence: Some(evidence),
+        }
+    }
+
     /// A run that was not tried.
     pub fn untried(verdict: Verdict) -> Self {
         Self {
@@ -102,7 +134,7 @@ pub fn label(play: &Play, role: Role) -> String {
 
 /// The seed of one run: its own, so that runs are independent, and the same whichever other runs
 /// are asked for, so that one can be replayed alone. FNV-1a, fixed for ever by its two constants.
-fn seed_of(seed: u64, slug: &str) -> u64 {
+pub(crate) fn seed_of(seed: u64, slug: &str) -> u64 {
     slug.bytes()
         .fold(seed ^ 0xcbf2_9ce4_8422_2325, |hash, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
@@ -128,14 +160,7 @@ impl Lab {
         match self.observe(job, &evidence) {
             Ok(seen) => {
                 let verdict = judge(job.scenario, &job.play, &seen);
-                let handshakes = &seen.trace.handshakes;
-                Finished {
-                    verdict,
-                    handshake: handshakes.iter().filter_map(|one| one.duration()).max(),
-                    resent: (!handshakes.is_empty())
-                        .then(|| handshakes.iter().map(|one| one.resent()).sum()),
-                    evidence: Some(evidence),
-                }
+                Finished::of(&seen, verdict, evidence)
             }
             Err(RunError::Namespace(NamespaceError::NoIpv6)) => {
                 let why = NamespaceError::NoIpv6.to_string();
@@ -158,7 +183,7 @@ impl Lab {
             source,
         };
         std::fs::create_dir_all(evidence).map_err(trouble)?;
-        let command = format!("{}\n", replay(job, self.seed));
+        let command = format!("{}\n", replay(job, self.seed, Backend::Wire));
         std::fs::write(evidence.join("replay"), command).map_err(trouble)?;
         let network = Network::build(job.family)?;
         let (origin, started) = (now(), SystemTime::now());

@@ -7,7 +7,7 @@ use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::endpoint::Role;
-use crate::run::{Finished, Job, Lab, label};
+use crate::run::{Finished, Job, label};
 use crate::scenario::{Catalogue, Family, Outcome, Play, Scenario};
 use crate::verdict::{Need, Skip, Verdict};
 
@@ -178,9 +178,9 @@ pub enum Progress<'a> {
     Ended(&'a Job<'a>, &'a Finished),
 }
 
-/// Runs the whole plan on `workers` threads; results in the plan's order.
+/// Plays the whole plan by `run` on `workers` threads; results in the plan's order.
 pub fn run_all(
-    lab: &Lab,
+    run: &(dyn Fn(&Job<'_>) -> Finished + Sync),
     plan: &[Planned<'_>],
     workers: usize,
     tell: &(dyn Fn(Progress<'_>) + Sync),
@@ -207,7 +207,7 @@ pub fn run_all(
                         Err(verdict) => Finished::untried(verdict),
                         Ok(()) => {
                             tell(Progress::Started(job));
-                            lab.run(job)
+                            run(job)
                         }
                     };
                     tell(Progress::Ended(job, &finished));

@@ -59,6 +59,8 @@ pub enum Need {
     Ipv6,
     /// Another scenario's pass.
     Control,
+    /// Real programs, sockets or threads, which the simulator has not.
+    Wire,
 }
 
 impl Need {
@@ -68,6 +70,7 @@ impl Need {
             Self::Openssl => "openssl",
             Self::Ipv6 => "ipv6",
             Self::Control => "control",
+            Self::Wire => "wire",
         }
     }
 }

@@ -21,6 +21,7 @@ pub mod selector;
 
 pub use decision::{Cause, Decision, Fate};
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -91,6 +92,8 @@ pub struct Engine {
     to_server: Link,
     to_client: Link,
     flows: Vec<Flow>,
+    /// Fates that stand before any rule, by direction and ordinal.
+    prescribed: BTreeMap<(Direction, u64), Fate>,
 }
 
 /// The datagrams between one client and the server.
@@ -135,7 +138,28 @@ impl Engine {
             to_server: scenario.to_server.clone(),
             to_client: scenario.to_client.clone(),
             flows: Vec::new(),
+            prescribed: BTreeMap::new(),
         }
+    }
+
+    /// A wire that does nothing but what is prescribed.
+    #[must_use]
+    pub fn perfect() -> Self {
+        Self {
+            seed: 0,
+            rules: Vec::new(),
+            injects: Vec::new(),
+            to_server: Link::default(),
+            to_client: Link::default(),
+            flows: Vec::new(),
+            prescribed: BTreeMap::new(),
+        }
+    }
+
+    /// Decides beforehand what becomes of a datagram of each flow, whatever the rules say: so a list
+    /// of decisions is played again without its rules and its seed.
+    pub fn prescribe(&mut self, direction: Direction, ordinal: u64, fate: Fate) {
+        self.prescribed.insert((direction, ordinal), fate);
     }
 
     /// Takes a frame an endpoint sent in `direction` at `now` and decides what becomes of it.
@@ -176,12 +200,16 @@ impl Engine {
             Direction::ToClient => &self.to_client,
         };
         let mut link_draw = draws.link();
-        let (fate, cause) = match take_rule(&self.rules, &mut flow.rule_uses, &seen, draws) {
-            Some((index, fate)) => (fate, Cause::Rule(index)),
-            None => match link.fate(&mut link_draw) {
-                Some(fate) => (fate, Cause::Link),
-                None => (Fate::Delivered, Cause::None),
-            },
+        let (fate, cause) = if let Some(fate) = self.prescribed.get(&(direction, ordinal)) {
+            (fate.clone(), Cause::Prescribed)
+        } else {
+            match take_rule(&self.rules, &mut flow.rule_uses, &seen, draws) {
+                Some((index, fate)) => (fate, Cause::Rule(index)),
+                None => match link.fate(&mut link_draw) {
+                    Some(fate) => (fate, Cause::Link),
+                    None => (Fate::Delivered, Cause::None),
+                },
+            }
         };
         let latency = link.latency(&fate, &mut draws.latency());
         let latency = link.next_slot(now + latency) - now;

@@ -8,4 +8,5 @@ mod common;
 mod can_fail;
 mod cli;
 mod replay;
+mod simulator;
 mod verdicts;

@@ -6,6 +6,76 @@
 
 use std::io;
 
+use crate::stats::{Counter, Stats};
+
+/// What an error of a call on a connected UDP socket means to its connection; for whoever carries the
+/// datagrams of a [`core::Connection`](crate::core::Connection) himself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SocketError {
+    /// Call again: it was interrupted, or the host was in trouble for a moment.
+    Again,
+    /// Nothing has come within the socket's time.
+    Empty,
+    /// An ICMP error in disguise: a hint that anyone may forge. Count it and call again.
+    Icmp,
+    /// The socket is of no more use.
+    Broken,
+}
+
+impl SocketError {
+    /// Judges `error`.
+    #[must_use]
+    pub fn of(error: &io::Error) -> Self {
+        if is_interrupted(error) || is_shortage(error) {
+            Self::Again
+        } else if is_empty(error) {
+            Self::Empty
+        } else if is_icmp(error) {
+            Self::Icmp
+        } else {
+            Self::Broken
+        }
+    }
+}
+
+/// What became of a datagram at the socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sending {
+    /// The kernel took it.
+    Sent,
+    /// The kernel did not: as good as lost on the way, and the timers know what to do about that.
+    Lost,
+    /// The interface says twice that it is too long; ICMP's word would be spoken once.
+    TooLong,
+}
+
+/// Sends a datagram by `attempt`, or loses it. Counts what became of it, but for one that is too long:
+/// the caller may have another way.
+pub fn send_or_lose(mut attempt: impl FnMut() -> io::Result<usize>, stats: &Stats) -> Sending {
+    let mut too_long = 0;
+    // A pending ICMP error takes the place of the first attempt: the kernel reports it and does
+    // not send.
+    for _ in 0..2 {
+        match attempt() {
+            Ok(_) => {
+                stats.add(Counter::IcmpOnSend, too_long);
+                stats.count(Counter::DatagramsSent);
+                return Sending::Sent;
+            }
+            Err(error) if is_too_long(&error) => too_long += 1,
+            Err(error) if is_icmp(&error) => stats.count(Counter::IcmpOnSend),
+            Err(error) if is_interrupted(&error) => {}
+            Err(_) => break,
+        }
+    }
+    if too_long == 2 {
+        return Sending::TooLong;
+    }
+    stats.add(Counter::IcmpOnSend, too_long);
+    stats.count(Counter::DatagramsUnsent);
+    Sending::Lost
+}
+
 /// Whether a socket's error is an ICMP message that the kernel reports, and nothing about this host or
 /// call.
 ///
@@ -47,6 +117,15 @@ pub(crate) fn is_empty(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
+    )
+}
+
+/// Whether the host itself is in trouble that passes: no memory for this call, an interface that is
+/// down. The next call may do better.
+pub(crate) fn is_shortage(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::ENOBUFS | libc::ENOMEM | libc::ENETDOWN)
     )
 }
 

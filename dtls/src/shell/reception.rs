@@ -23,7 +23,7 @@ use crate::error::BindError;
 use crate::stats::{Counter, Stats};
 
 use super::handoff::{Routed, Routes, to_connected_socket, to_inbox};
-use super::icmp;
+use super::icmp::SocketError;
 use super::mailbox::{Mailbox, mailbox};
 use super::socket::{FourTuple, ListeningSocket};
 use super::stream::{Incoming, canonical};
@@ -159,11 +159,11 @@ impl Reception {
                     self.turn.1 += 1;
                     return Ok(Some(arrived));
                 }
-                Err(error) if icmp::is_empty(&error) || icmp::is_interrupted(&error) => {}
-                Err(error) if icmp::is_icmp(&error) => {
-                    self.common.stats.count(Counter::IcmpOnReceive);
-                }
-                Err(error) => return Err(error),
+                Err(error) => match SocketError::of(&error) {
+                    SocketError::Again | SocketError::Empty => {}
+                    SocketError::Icmp => self.common.stats.count(Counter::IcmpOnReceive),
+                    SocketError::Broken => return Err(error),
+                },
             }
             self.end_turn();
         }

@@ -77,7 +77,7 @@ impl FlightTracker {
                                 message_seq: fragment.message_seq,
                                 offset: fragment.offset,
                             });
-                            last |= fragment.is_last() && ends_flight(fragment.message);
+                            last |= fragment.is_last() && fragment.message.ends_flight();
                         }
                     }
                 }
@@ -166,14 +166,6 @@ impl FlightTracker {
             }
         }
     }
-}
-
-/// Whether a plaintext message is the last of its flight; Finished, the other one, is encrypted.
-fn ends_flight(message: MessageType) -> bool {
-    matches!(
-        message,
-        MessageType::ClientHello | MessageType::HelloVerifyRequest | MessageType::ServerHelloDone
-    )
 }
 
 #[cfg(test)]

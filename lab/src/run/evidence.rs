@@ -11,7 +11,7 @@ use crate::observe::pcap::write_capture;
 use crate::verdict::Observation;
 
 /// Writes everything a person needs to see what happened.
-pub(super) fn write_evidence(
+pub(crate) fn write_evidence(
     folder: &Path,
     started: SystemTime,
     seen: &Observation,

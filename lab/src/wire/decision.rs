@@ -4,7 +4,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::packet::Direction;
 use crate::record::Place;
@@ -29,7 +29,7 @@ pub struct Decision {
 }
 
 /// What becomes of a datagram; every offered one has exactly one.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Fate {
     /// Passed on, after the link's delay.
@@ -70,6 +70,8 @@ pub enum Cause {
     Link,
     /// The rule of this index in the scenario.
     Rule(usize),
+    /// It was decided before the run.
+    Prescribed,
 }
 
 impl fmt::Display for Decision {
@@ -87,6 +89,7 @@ impl fmt::Display for Decision {
             Cause::None => Ok(()),
             Cause::Link => f.write_str(" by the link"),
             Cause::Rule(index) => write!(f, " by rule {}", index + 1),
+            Cause::Prescribed => f.write_str(" as prescribed"),
         }
     }
 }

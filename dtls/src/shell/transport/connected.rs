@@ -13,8 +13,9 @@ use std::time::{Duration, Instant};
 
 use crate::config::{Safeguard, Settings};
 use crate::core::record::client_hello_sequence;
+use crate::shell::bad_calls::{self, Call};
 use crate::shell::handoff::Route;
-use crate::shell::icmp;
+use crate::shell::icmp::{Sending, SocketError, send_or_lose};
 use crate::shell::mailbox::Mailbox;
 use crate::shell::socket::{self, FourTuple};
 use crate::stats::{Counter, Stats};
@@ -117,7 +118,11 @@ impl Connected {
             }
             // With an inbox the waiting is for both, below.
             let wait = self.inbox.is_none() && self.prepare_wait(deadline)?;
-            match datagram.recv_from(self.socket.as_fd(), wait) {
+            let received = match bad_calls::due(Call::Receive) {
+                Some(error) => Err(error),
+                None => datagram.recv_from(self.socket.as_fd(), wait),
+            };
+            match received.map_err(|error| (SocketError::of(&error), error)) {
                 // A socket whose receiving side is shut down reads as an empty datagram of nobody.
                 Ok(None) => return Ok(Arrival::Stopped),
                 Ok(Some(from)) => {
@@ -126,8 +131,8 @@ impl Connected {
                     }
                     self.return_stray(datagram.bytes(), from, settings, stats);
                 }
-                Err(error) if icmp::is_interrupted(&error) => {}
-                Err(error) if icmp::is_empty(&error) => {
+                Err((SocketError::Again, _)) => {}
+                Err((SocketError::Empty, _)) => {
                     let left = time_left(deadline);
                     if let Some(inbox) = &self.inbox
                         && left.is_none_or(|left| !left.is_zero())
@@ -136,13 +141,13 @@ impl Connected {
                         continue;
                     }
                 }
-                Err(error) if icmp::is_icmp(&error) && settings.keeps(Safeguard::IcmpPolicy) => {
+                Err((SocketError::Icmp, _)) if settings.keeps(Safeguard::IcmpPolicy) => {
                     stats.count(Counter::IcmpOnReceive);
                     if settings.probe_when_idle.is_some() {
                         return Ok(Arrival::Hint);
                     }
                 }
-                Err(error) => return Err(error),
+                Err((_, error)) => return Err(error),
             }
             // Strays and ICMP errors that come faster than they are read must not stop the clock.
             if time_left(deadline).is_some_and(|left| left.is_zero()) {
@@ -154,29 +159,17 @@ impl Connected {
     /// Sends a datagram, or loses it: an unsent datagram is a lost one, and the timers know what
     /// to do about those. Returns what the interface takes, if this was more.
     pub(super) fn send(&self, datagram: &[u8], stats: &Stats) -> Option<u16> {
-        let mut too_long = 0;
-        // A pending ICMP error takes the place of the first attempt: the kernel reports it and
-        // does not send.
-        for _ in 0..2 {
-            match self.socket.send(datagram) {
-                Ok(_) => {
-                    stats.add(Counter::IcmpOnSend, too_long);
-                    stats.count(Counter::DatagramsSent);
-                    return None;
-                }
-                Err(error) if icmp::is_too_long(&error) => too_long += 1,
-                Err(error) if icmp::is_icmp(&error) => stats.count(Counter::IcmpOnSend),
-                Err(error) if icmp::is_interrupted(&error) => {}
-                Err(_) => break,
-            }
+        let attempt = || match bad_calls::due(Call::Send) {
+            Some(error) => Err(error),
+            None => self.socket.send(datagram),
+        };
+        if send_or_lose(attempt, stats) != Sending::TooLong {
+            return None;
         }
-        // ICMP's word is spoken once, the interface's each time.
-        let link_mtu = (too_long == 2)
-            .then(|| socket::give_in(&self.socket, self.tuple.peer, datagram.len()))
-            .flatten();
+        let link_mtu = socket::give_in(&self.socket, self.tuple.peer, datagram.len());
         match link_mtu {
             Some(_) => stats.count(Counter::LinkMtuLowered),
-            None => stats.add(Counter::IcmpOnSend, too_long),
+            None => stats.add(Counter::IcmpOnSend, 2),
         }
         let outcome = if link_mtu.is_some() && self.socket.send(datagram).is_ok() {
             Counter::DatagramsSent

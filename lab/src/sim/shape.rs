@@ -1,0 +1,207 @@
+//! Which handshakes are simulated, the two configurations of each, and defects planted in them to
+//! see that somebody notices. Configurations are made once and shared by all threads.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dtls::{
+    ClientConfig, ClientConfigBuilder, Identity, PskKey, ServerConfig, ServerConfigBuilder,
+    Session, TicketKey, TicketKeys, Trust, TrustAnchors,
+};
+use dtls_certs::{Profile, TestPki};
+use strum::{Display, EnumIter, EnumString, IntoStaticStr, VariantNames};
+
+use super::SimulationError;
+
+/// A kind of handshake.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, EnumIter, EnumString, Display, IntoStaticStr, VariantNames,
+)]
+#[strum(serialize_all = "kebab-case")]
+pub enum Shape {
+    /// The server shows a certificate.
+    Full,
+    /// So does the client.
+    ClientAuth,
+    /// A pre-shared key, no certificates.
+    Psk,
+    /// A session is resumed by its ticket.
+    Resumed,
+    /// Both show certificates, in datagrams of at most 548 bytes.
+    Fragmented,
+    /// `Full` with each record in a datagram of its own, as other implementations send.
+    FullSplit,
+    /// `ClientAuth` likewise.
+    ClientAuthSplit,
+    /// `Psk` likewise.
+    PskSplit,
+    /// `Resumed` likewise.
+    ResumedSplit,
+    /// `Fragmented` likewise.
+    FragmentedSplit,
+}
+
+impl Shape {
+    /// Whether every record is sent in a datagram of its own.
+    pub(crate) const fn is_split(self) -> bool {
+        matches!(
+            self,
+            Self::FullSplit
+                | Self::ClientAuthSplit
+                | Self::PskSplit
+                | Self::ResumedSplit
+                | Self::FragmentedSplit
+        )
+    }
+
+    const fn packed(self) -> Self {
+        match self {
+            Self::FullSplit => Self::Full,
+            Self::ClientAuthSplit => Self::ClientAuth,
+            Self::PskSplit => Self::Psk,
+            Self::ResumedSplit => Self::Resumed,
+            Self::FragmentedSplit => Self::Fragmented,
+            packed => packed,
+        }
+    }
+}
+
+/// Something wrong on purpose, by which checks are checked.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, EnumIter, EnumString, Display, IntoStaticStr, VariantNames,
+)]
+#[strum(serialize_all = "kebab-case")]
+pub enum Defect {
+    /// An end that is done repeats nothing.
+    LastFlightNeverResent,
+    /// The first retransmission comes after 0.4 s.
+    #[strum(serialize = "initial-400ms")]
+    Initial400Ms,
+    /// The server has no timer, and duplicates move it to nothing.
+    DeafServer,
+    /// A retransmission every second, for ever.
+    NoBackoff,
+    /// The server has no timer, but answers a duplicate with its own flight.
+    ServerWithoutTimer,
+    /// Retransmissions after 1, 3, 6, 12 s.
+    #[strum(serialize = "gaps-1-3-6-12")]
+    Gaps13612,
+    /// Not a defect but its absence: both ends answer a duplicate of the peer's flight with their own, as
+    /// figure 2 of RFC 6347 has it and OpenSSL does not.
+    AnswersDuplicates,
+    /// The server answers two hellos without a cookie, and no more.
+    TwoHelloVerifyRequests,
+    /// A socket error ends the connection, whatever it is.
+    FatalErrno,
+}
+
+/// What both ends of a run are made of.
+#[derive(Debug)]
+pub(crate) struct Cast {
+    pub(crate) client: ClientConfig,
+    pub(crate) server: Arc<ServerConfig>,
+    pub(crate) session: Option<Session>,
+    pub(crate) split: bool,
+    pub(crate) defect: Option<Defect>,
+}
+
+/// Sizes and times of an end that a scenario may set.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Tuning {
+    pub(crate) link_mtu: Option<u16>,
+    pub(crate) handshake_timeout: Option<Duration>,
+}
+
+impl Cast {
+    /// Makes the configurations; for a resumed handshake also the session, by a handshake without
+    /// faults.
+    pub(crate) fn new(
+        shape: Shape,
+        defect: Option<Defect>,
+        client: Tuning,
+        server: Tuning,
+    ) -> Result<Self, SimulationError> {
+        let pki = TestPki::new()?;
+        let anchors = || TrustAnchors::from_pem(pki.ca_pem().as_bytes());
+        let issue = |profile| -> Result<Identity, SimulationError> {
+            let leaf = pki.issue(profile)?;
+            Ok(Identity::from_pem(
+                leaf.chain_pem.as_bytes(),
+                leaf.key_pem.as_bytes(),
+            )?)
+        };
+        let packed = shape.packed();
+        let (mut client_config, mut server_config) = if packed == Shape::Psk {
+            let key = PskKey::new([7; 32])?;
+            let client = ClientConfig::psk_builder("lab", key.clone());
+            (
+                client,
+                ServerConfig::psk_builder(move |_| Some(key.clone())),
+            )
+        } else {
+            let client = ClientConfig::builder(Trust::Anchors(anchors()?));
+            (client, ServerConfig::builder(issue(Profile::SERVER)?))
+        };
+        if matches!(packed, Shape::ClientAuth | Shape::Fragmented) {
+            client_config = client_config.identity(issue(Profile::CLIENT)?);
+            server_config = server_config.client_ca(anchors()?);
+        }
+        let fragmented = (packed == Shape::Fragmented).then_some(SMALLEST_LINK);
+        let timeout = |tuning: Tuning| tuning.handshake_timeout.unwrap_or(HANDSHAKE_TIMEOUT);
+        client_config = client_config.handshake_timeout(timeout(client));
+        server_config = server_config
+            .handshake_timeout(timeout(server))
+            .ticket_keys(&TicketKeys::new(TicketKey::random()?));
+        if let Some(mtu) = client.link_mtu.or(fragmented) {
+            client_config = client_config.link_mtu(mtu);
+        }
+        if let Some(mtu) = server.link_mtu.or(fragmented) {
+            server_config = server_config.link_mtu(mtu);
+        }
+        (client_config, server_config) = timers(defect, client_config, server_config);
+        let mut cast = Self {
+            client: client_config.build()?,
+            server: Arc::new(server_config.build()?),
+            session: None,
+            split: shape.is_split(),
+            defect,
+        };
+        if packed == Shape::Resumed {
+            cast.session = Some(super::world::first_session(&cast)?);
+        }
+        Ok(cast)
+    }
+}
+
+/// The configurations with the timers of a defect.
+fn timers(
+    defect: Option<Defect>,
+    client: ClientConfigBuilder,
+    server: ServerConfigBuilder,
+) -> (ClientConfigBuilder, ServerConfigBuilder) {
+    match defect {
+        Some(Defect::Initial400Ms) => (
+            client.retransmission_timer(FIRST_OF_SRTP, MINUTE),
+            server.retransmission_timer(FIRST_OF_SRTP, MINUTE),
+        ),
+        Some(Defect::NoBackoff) => (
+            client.retransmission_timer(SECOND, SECOND),
+            server.retransmission_timer(SECOND, SECOND),
+        ),
+        // An hour is beyond every run.
+        Some(Defect::DeafServer | Defect::ServerWithoutTimer) => (
+            client,
+            server.retransmission_timer(60 * MINUTE, 60 * MINUTE),
+        ),
+        _ => (client, server),
+    }
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+/// RFC 9147 §5.8.2, which is wrong for DTLS 1.2.
+const FIRST_OF_SRTP: Duration = Duration::from_millis(400);
+/// Long enough for every timer to be seen, and for the slowest of 10,000 at 30 % loss.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(120);
+/// 548 bytes of UDP payload: what every IPv4 host takes (RFC 791 §3.1).
+const SMALLEST_LINK: u16 = 576;
