@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::io;
 
 use super::heartbeat::protection::{Placeholder, Suite};
-use super::record::{APPLICATION_DATA, split_record};
+use super::record::{APPLICATION_DATA, CHANGE_CIPHER_SPEC, HANDSHAKE, split_record};
 use super::renumber::Renumber;
 
 /// Datagrams on their way between the socket and OpenSSL.
@@ -19,8 +19,8 @@ pub(crate) struct Slot {
     full: bool,
     outbound: VecDeque<Vec<u8>>,
     renumber: Option<Renumber>,
-    /// While set, records are packed into datagrams of up to this many bytes.
-    pack_into: Option<usize>,
+    /// The records of flights are packed into datagrams of up to this many bytes.
+    pack_into: usize,
     withholding: Option<Withholding>,
 }
 
@@ -57,11 +57,13 @@ impl Slot {
         self.outbound.iter().map(Vec::len)
     }
 
-    /// Packs the records of a flight into datagrams of at most `limit` bytes, or stops to.
+    /// Packs the records of a flight into datagrams of at most `limit` bytes. Data and alerts go each in
+    /// a datagram of its own.
     ///
     /// OpenSSL flushes per message when it retransmits; packed, one loss probability applies to
-    /// the flight instead of one per message.
-    pub(crate) fn pack_into(&mut self, limit: Option<usize>) {
+    /// the flight instead of one per message. That holds for the last flight too, which is repeated
+    /// long after the handshake.
+    pub(crate) fn pack_into(&mut self, limit: usize) {
         self.pack_into = limit;
     }
 
@@ -137,9 +139,12 @@ impl io::Write for Slot {
         if let Some(renumber) = &mut self.renumber {
             renumber.apply(&mut datagram);
         }
-        match (self.pack_into, self.outbound.back_mut()) {
-            (Some(limit), Some(last))
-                if last.len() + datagram.len() <= limit && version(last) == version(&datagram) =>
+        match self.outbound.back_mut() {
+            Some(last)
+                if last.len() + datagram.len() <= self.pack_into
+                    && is_of_flight(last)
+                    && is_of_flight(&datagram)
+                    && version(last) == version(&datagram) =>
             {
                 last.append(&mut datagram);
             }
@@ -151,6 +156,11 @@ impl io::Write for Slot {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// Whether the first record belongs to a flight.
+fn is_of_flight(datagram: &[u8]) -> bool {
+    matches!(datagram.first(), Some(&(HANDSHAKE | CHANGE_CIPHER_SPEC)))
 }
 
 /// The version of the first record. A repeated ClientHello still says DTLS 1.0, and OpenSSL 3.0
@@ -222,7 +232,7 @@ mod tests {
     #[test]
     fn records_of_another_version_start_a_datagram() {
         let mut slot = Slot::default();
-        slot.pack_into(Some(100));
+        slot.pack_into(100);
         for minor in [0xff, 0xfd, 0xfd] {
             slot.write_all(&[22, 0xfe, minor]).unwrap();
         }
@@ -231,15 +241,23 @@ mod tests {
     }
 
     #[test]
-    fn records_are_packed_up_to_the_limit_and_kept_apart_without_one() {
+    fn records_of_a_flight_are_packed_up_to_the_limit_and_others_kept_apart() {
         let mut slot = Slot::default();
-        slot.pack_into(Some(10));
-        for length in [4, 6, 1] {
-            slot.write_all(&vec![0; length]).unwrap();
+        slot.pack_into(10);
+        for (content_type, length) in [
+            (22, 4),
+            (20, 6),
+            (22, 1),
+            (23, 2),
+            (23, 3),
+            (21, 2),
+            (22, 5),
+        ] {
+            let mut record = vec![0; length];
+            record[0] = content_type;
+            slot.write_all(&record).unwrap();
         }
-        slot.pack_into(None);
-        slot.write_all(&[0; 2]).unwrap();
         let lengths: Vec<usize> = std::iter::from_fn(|| slot.pop()).map(|d| d.len()).collect();
-        assert_eq!(lengths, [10, 1, 2]);
+        assert_eq!(lengths, [10, 1, 2, 3, 2, 5]);
     }
 }

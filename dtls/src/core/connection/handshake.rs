@@ -157,11 +157,10 @@ impl Connection {
         self.set_datagram_mtu(mtu).map_err(HandshakeError::Tls)?;
         self.max_payload = sys::ssl::data_mtu(self.stream.ssl());
         self.draining = true;
-        // From here on one record is one datagram; data may lie behind Finished already.
+        // Data may lie behind Finished already.
         let slot = self.stream.get_mut();
         // The end's last flight is still here.
         slot.waiting().for_each(|length| self.cost.sent(length));
-        slot.pack_into(None);
         slot.shrink();
         self.unread = true;
         self.stats.count(Counter::HandshakesCompleted);
@@ -227,7 +226,6 @@ impl Connection {
             sys::ssl::clear_errors();
         }
         if self.took.is_some() {
-            self.stream.get_mut().pack_into(None);
             self.max_payload = sys::ssl::data_mtu(self.stream.ssl());
         }
         if let Some(successor) = &mut self.successor {
@@ -248,7 +246,7 @@ impl Connection {
     pub(super) fn set_datagram_mtu(&mut self, mtu: u16) -> Result<(), ErrorStack> {
         sys::ssl::ssl_mut(&mut self.stream).set_mtu(mtu.into())?;
         self.mtu = mtu;
-        self.stream.get_mut().pack_into(Some(mtu.into()));
+        self.stream.get_mut().pack_into(mtu.into());
         Ok(())
     }
 }
