@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use strum::VariantNames;
 
 use crate::explore::space::Kind;
+use crate::scenario::Chance;
 use crate::sim::{Defect, Shape};
 
 /// Runs real DTLS programs across a network that is broken on purpose, and says what survived.
@@ -35,6 +36,8 @@ pub enum Command {
     Run(Box<RunArgs>),
     /// Play every case of a kind of fault, in every kind of handshake, on the simulator.
     Explore(ExploreArgs),
+    /// Compare how long handshakes take on a lossy wire, simulated, with what flights and timers say.
+    Oracle(OracleArgs),
 }
 
 /// `dtls-lab list`.
@@ -154,6 +157,84 @@ pub struct ExploreArgs {
     /// How to print the findings.
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Format::Text)]
     pub format: Format,
+}
+
+/// `dtls-lab oracle`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "First each flight is met with silence: its retransmissions must come after 1, 3, 7, \
+    15… s. Then handshakes are simulated at each loss rate, and the share that is complete by each time \
+    compared with a model that knows only flights, timers and loss. They agree when they are nowhere \
+    further apart than the bound of Dvoretzky, Kiefer and Wolfowitz, which chance exceeds once in 1/alpha \
+    times.\n\nExamples:\n  \
+    dtls-lab oracle --plot oracle.svg\n  \
+    dtls-lab oracle --loss 20 --defect no-backoff       a planted defect: exit status 1"
+)]
+pub struct OracleArgs {
+    /// Loss rates in percent, each datagram by itself, both ways.
+    #[arg(long, value_name = "PERCENT", value_delimiter = ',', default_value = "5,10,20,30", value_parser = parse_loss)]
+    pub loss: Vec<Chance>,
+
+    /// Handshakes for each loss rate.
+    #[arg(long, value_name = "N", default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(100..=10_000_000))]
+    pub handshakes: u32,
+
+    /// Kind of handshake.
+    #[arg(long, value_name = "KIND", default_value = "full", value_parser = one_of::<Shape>())]
+    pub handshake: Shape,
+
+    /// Chance that a sound implementation is called wrong, for each loss rate.
+    #[arg(long, value_name = "CHANCE", default_value_t = 0.001, value_parser = parse_alpha)]
+    pub alpha: f64,
+
+    /// Let the model's ends answer a repeated flight with their own (RFC 6347 §4.2.4, figure 2), which
+    /// OpenSSL does for the last flight only.
+    #[arg(long)]
+    pub answers_duplicates: bool,
+
+    /// Plant this defect in the simulated ends, to see it found.
+    #[arg(long, value_name = "NAME", value_parser = one_of::<Defect>())]
+    pub defect: Option<Defect>,
+
+    /// Draw the distributions into this SVG file.
+    #[arg(long, value_name = "FILE")]
+    pub plot: Option<PathBuf>,
+
+    /// Seed of every loss, in hexadecimal; a random one by default.
+    #[arg(long, value_name = "HEX", value_parser = parse_seed)]
+    pub seed: Option<u64>,
+
+    /// Threads; one for each core by default.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=64))]
+    pub jobs: Option<u8>,
+
+    /// How to print the answer.
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Format::Text)]
+    pub format: Format,
+}
+
+fn parse_loss(text: &str) -> Result<Chance, String> {
+    let refuse = || format!("`{text}` is no loss rate: give percent from 0 to 90, like 12.5");
+    let percent: f64 = text.trim_end_matches('%').parse().map_err(|_| refuse())?;
+    if !(0.0..=90.0).contains(&percent) {
+        return Err(refuse());
+    }
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "between 0 and 900,000"
+    )]
+    let parts = (percent * 10_000.0).round() as u32;
+    Chance::per_million(parts).ok_or_else(refuse)
+}
+
+fn parse_alpha(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(alpha) if 0.0 < alpha && alpha < 0.5 => Ok(alpha),
+        _ => Err(format!(
+            "`{text}` is no such chance: give a number between 0 and 0.5, like 0.001"
+        )),
+    }
 }
 
 /// Takes the names of an enum's variants, and shows them where another word is given.

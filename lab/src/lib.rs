@@ -28,6 +28,7 @@ pub mod schedule;
 pub mod run;
 pub mod sim;
 pub mod explore;
+pub mod oracle;
 pub mod netns;
 pub mod relay;
 pub mod wire;

@@ -89,6 +89,9 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::List(arguments) => list(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Run(arguments) => run(&arguments),
+        Command::Oracle(arguments) => simulated::oracle(&arguments, &progress_bar(0))
+            .map(exit)
+            .map_err(LabError::from),
         Command::Explore(arguments) => simulated::explore(&arguments, &progress_bar(0))
             .map(exit)
             .map_err(LabError::from),

@@ -5,10 +5,13 @@ use std::io::{self, Write};
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
 
-use dtls_lab::cli::{ExploreArgs, Format};
+use dtls_lab::cli::{ExploreArgs, Format, OracleArgs};
 use dtls_lab::explore::report::{write_finding, write_json, write_table};
 use dtls_lab::explore::space::Kind;
 use dtls_lab::explore::{Explored, Stage};
+use dtls_lab::oracle::Question;
+use dtls_lab::oracle::plot::{self, NotDrawn};
+use dtls_lab::oracle::report::{self, Answer};
 use dtls_lab::sim::{Fault, Shape, SimulationError};
 use indicatif::ProgressBar;
 use strum::IntoEnumIterator;
@@ -22,6 +25,8 @@ pub(crate) enum CommandError {
     Usage(String),
     #[error("cannot print: {0}")]
     Print(#[from] io::Error),
+    #[error(transparent)]
+    Plot(#[from] NotDrawn),
     #[error("cannot read {} ({source}): name the decisions.jsonl of a run", path.display())]
     Decisions { path: PathBuf, source: io::Error },
 }
@@ -76,6 +81,45 @@ pub(crate) fn explore(arguments: &ExploreArgs, bar: &ProgressBar) -> Result<bool
         Format::Json => write_json(&mut io::stdout().lock(), &explored)?,
     }
     Ok(explored.iter().all(|space| space.failed == 0))
+}
+
+/// Compares simulation and model; whether they agree.
+pub(crate) fn oracle(arguments: &OracleArgs, bar: &ProgressBar) -> Result<bool, CommandError> {
+    let seed = arguments.seed.unwrap_or_else(rand::random);
+    let question = Question {
+        shape: arguments.handshake,
+        defect: arguments.defect,
+        answers_duplicates: arguments.answers_duplicates,
+        handshakes: arguments.handshakes,
+        alpha: arguments.alpha,
+        seed,
+        workers: workers(arguments.jobs),
+    };
+    let mut answer = Answer {
+        handshake: arguments.handshake.to_string(),
+        seed: format!("{seed:x}"),
+        silences: question.silences()?,
+        compared: Vec::new(),
+    };
+    bar.set_length(arguments.loss.len() as u64);
+    for loss in &arguments.loss {
+        bar.set_message(format!("{loss} loss, {} handshakes", arguments.handshakes));
+        answer.compared.push(question.compare(*loss)?);
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    if let Some(path) = &arguments.plot {
+        let title = format!(
+            "DTLS 1.2 {} handshake, {} for each loss rate: steps simulated, bands computed",
+            arguments.handshake, arguments.handshakes
+        );
+        plot::draw(path, &title, &answer.compared)?;
+    }
+    match arguments.format {
+        Format::Text => report::write_tables(&mut anstream::stdout().lock(), &answer)?,
+        Format::Json => report::write_json(&mut io::stdout().lock(), &answer)?,
+    }
+    Ok(answer.is_good())
 }
 
 fn one_case(

@@ -145,12 +145,18 @@ impl Engine {
     /// A wire that does nothing but what is prescribed.
     #[must_use]
     pub fn perfect() -> Self {
+        Self::made_of(Vec::new(), &Link::default(), 0)
+    }
+
+    /// A wire with these rules, the same link both ways, and no attackers.
+    #[must_use]
+    pub fn made_of(rules: Vec<Rule>, link: &Link, seed: u64) -> Self {
         Self {
-            seed: 0,
-            rules: Vec::new(),
+            seed,
+            rules,
             injects: Vec::new(),
-            to_server: Link::default(),
-            to_client: Link::default(),
+            to_server: link.clone(),
+            to_client: link.clone(),
             flows: Vec::new(),
             prescribed: BTreeMap::new(),
         }

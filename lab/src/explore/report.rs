@@ -82,7 +82,11 @@ pub fn write_table(out: &mut impl Write, spaces: &[Explored]) -> io::Result<()> 
 ///
 /// What the output says.
 pub fn write_finding(out: &mut impl Write, where_: &str, finding: &Finding) -> io::Result<()> {
-    let word = if finding.failed { "FAIL" } else { "late" };
+    let word = match (finding.failed, finding.case) {
+        (true, _) => "FAIL",
+        (false, Some(_)) => "late",
+        (false, None) => "good",
+    };
     let case = finding
         .case
         .map_or_else(String::new, |number| format!(" case {number}"));

@@ -141,6 +141,16 @@ impl World {
             .all(|end| matches!(end.state, State::Established(_)))
     }
 
+    /// Runs until the client's handshake is complete; when that was.
+    pub(crate) fn finish_handshake(&mut self, deadline: Duration) -> Option<Duration> {
+        self.client.wake(self.moment());
+        self.run(deadline, |world| world.client.state != State::Shaking);
+        match self.client.state {
+            State::Established(at) => Some(at),
+            _ => None,
+        }
+    }
+
     /// Runs until both ends have nothing more to do before `deadline`.
     pub(crate) fn run_out(&mut self, deadline: Duration) {
         self.client.wake(self.moment());

@@ -48,6 +48,12 @@ impl Chance {
         })
     }
 
+    /// As a number from 0 to 1.
+    #[must_use]
+    pub fn as_f64(self) -> f64 {
+        f64::from(self.parts_per_million) / f64::from(MILLION)
+    }
+
     /// Whether it comes true this time.
     pub fn comes_true(self, draw: &mut ChaCha20Rng) -> bool {
         !self.is_never() && draw.random_ratio(self.parts_per_million, MILLION)
