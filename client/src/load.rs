@@ -10,6 +10,7 @@
 mod plan;
 mod limits;
 mod system;
+mod metrics;
 mod pacer;
 mod worker;
 mod attempt;
@@ -42,6 +43,8 @@ use doubts::Circumstances;
 use limits::LimitError;
 use live::Live;
 pub(crate) use message::MIN_SIZE;
+pub(crate) use metrics::MetricsUrl;
+use metrics::{Counters, MetricsError};
 pub(crate) use plan::{Mix, Rate};
 use plan::{Plan, PlanError};
 use report::{Consumption, Facts, Report};
@@ -59,6 +62,8 @@ enum LoadError {
     Past(SystemTime),
     #[error(transparent)]
     Process(#[from] ProcessError),
+    #[error(transparent)]
+    Metrics(#[from] MetricsError),
     #[error("{flag}: cannot write {}: {source}", path.display())]
     File {
         flag: &'static str,
@@ -164,6 +169,8 @@ fn load(args: &LoadArgs) -> Result<Report, LoadError> {
     }
     let room = limits::make_room(&plan, targets.len())?;
     let server_before = args.server_pid.map(system::usage_of).transpose()?;
+    let metrics = args.server_metrics.as_ref();
+    let counters_before = metrics.map(MetricsUrl::read).transpose()?;
     let interrupt = Interrupt::install(0)?;
     wait_for_start(args.start_at, &interrupt)?;
 
@@ -203,12 +210,22 @@ fn load(args: &LoadArgs) -> Result<Report, LoadError> {
         shared,
         server_gone: watch.server.gone,
     };
+    let mut doubts = doubts::find(&run.plan, &tally, &seen);
+    let server_counters = match metrics.zip(counters_before) {
+        Some((url, before)) => {
+            let (grown, disagreements) = compare_counters(url, &before, &tally)?;
+            doubts.splice(..0, disagreements);
+            Some(grown)
+        }
+        None => None,
+    };
     let open = (run.plan.mode == Mode::Hold).then_some(tally.handshakes);
     let facts = Facts {
         target: join(args.targets.iter().map(ToString::to_string)),
         peer: join(peers.into_iter()),
         started_at: humantime::format_rfc3339_millis(started_at).to_string(),
-        doubts: doubts::find(&run.plan, &tally, &seen),
+        doubts,
+        server_counters,
         stopped: run.stopped(),
         begun: run.progress.begun.load(Ordering::Relaxed).into(),
         took,
@@ -220,6 +237,28 @@ fn load(args: &LoadArgs) -> Result<Report, LoadError> {
     };
     Ok(Report::new(facts, &tally))
 }
+
+/// Reads the server's counters after the run, until they agree with ours: the last connections may
+/// still be ending there.
+fn compare_counters(
+    url: &MetricsUrl,
+    before: &Counters,
+    tally: &measure::Tally,
+) -> Result<(Counters, Vec<doubts::Doubt>), LoadError> {
+    let give_up = now() + SETTLE;
+    loop {
+        let after = url.read()?;
+        let grown = metrics::growth(before, &after);
+        let doubts = metrics::disagreements(tally, &after, &grown);
+        if doubts.is_empty() || now() >= give_up {
+            return Ok((grown, doubts));
+        }
+        thread::park_timeout(REDRAW);
+    }
+}
+
+/// For a server to count what has ended here.
+const SETTLE: Duration = Duration::from_secs(2);
 
 fn join(parts: impl Iterator<Item = String>) -> String {
     parts.collect::<Vec<_>>().join(" ")

@@ -1,5 +1,9 @@
 //! What each mode of `dtls-client load` does to a server, by the server's own counters; and what bad
 //! targets come to.
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests: a failure is the test's"
+)]
 
 mod common;
 
@@ -274,6 +278,10 @@ fn contradictions_and_impossible_plans_are_refused_by_name() {
             &["--html", "/no/such/folder/x"],
         ),
         (&["--source", "127.0.0.0/8"], &["--source", "65536"]),
+        (
+            &["--server-metrics", "localhost:9464"],
+            &["--server-metrics", "http://127.0.0.1:9464/metrics"],
+        ),
         (&["--message-rate", "0"], &["--message-rate", "more than 0"]),
         (
             &["--mode", "hold", "--duration", "1s", "--concurrency", "3"],
@@ -296,5 +304,75 @@ fn a_source_that_is_not_ours_fails_with_the_systems_reason() {
         stderr(&output).contains("at the stage socket"),
         "{}",
         stderr(&output)
+    );
+}
+
+/// Answers every request with a page of metrics on which `counters` stand. Ends with the test.
+fn metrics_page(counters: impl Fn() -> [u64; 3] + Send + 'static) -> String {
+    use std::io::{Read, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                stream.read_exact(&mut byte).unwrap();
+                request.push(byte[0]);
+            }
+            let [handshakes, resumed, cookies] = counters();
+            let page = format!(
+                "# TYPE s_handshakes_completed counter\ns_handshakes_completed_total{{a=\"b\"}} \
+                 {handshakes}\ns_handshakes_resumed_total {resumed}\n\
+                 s_hello_verify_requests_total {cookies}\n# EOF\n"
+            );
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", page.len());
+            stream.write_all((head + &page).as_bytes()).unwrap();
+        }
+    });
+    format!("http://{address}")
+}
+
+#[test]
+fn the_servers_counters_stand_beside_ours_and_a_disagreement_is_a_doubt() {
+    let server = Server::echo();
+    let stats = Arc::clone(&server.stats);
+    let url = metrics_page(move || {
+        [
+            Counter::HandshakesCompleted,
+            Counter::HandshakesResumed,
+            Counter::HelloVerifyRequests,
+        ]
+        .map(|counter| stats.get(counter))
+    });
+    let args = ["--connections", "20", "--server-metrics", &url];
+    let (report, code) = load(server.address, &args);
+    assert_eq!(code, Some(0), "{report:#}");
+    assert_eq!(
+        report["server_counters"]["s_handshakes_completed_total"],
+        20
+    );
+    assert!(
+        !common::load::doubts(&report, "server_disagrees"),
+        "{report:#}"
+    );
+
+    let url = metrics_page(|| [1, 0, 0]);
+    let args = ["--connections", "3", "--server-metrics", &url];
+    let (report, code) = load(server.address, &args);
+    assert_eq!(code, Some(0), "a doubt is no failure");
+    assert!(
+        common::load::doubts(&report, "server_disagrees"),
+        "{report:#}"
+    );
+
+    let target = server.target();
+    let args = ["--server-metrics", "http://127.0.0.1:9/metrics"];
+    let output = run(&[&["load", &target, "--ca", &ca()], &args[..]].concat());
+    assert_refused(
+        &output,
+        3,
+        &["--server-metrics", "http://127.0.0.1:9/metrics"],
     );
 }

@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
 use super::{Format, ServerArgs, duration, duration_up_to_an_hour};
-use crate::load::{MIN_SIZE, Mix, Rate};
+use crate::load::{MIN_SIZE, MetricsUrl, Mix, Rate};
 use crate::target::Target;
 
 pub(super) const HELP: &str = "\
@@ -153,6 +153,11 @@ pub(crate) struct LoadArgs {
     /// The server's process on this host: its processor time and memory go into the report
     #[arg(long, value_name = "PID", help_heading = "Report")]
     pub(crate) server_pid: Option<i32>,
+
+    /// The server's metrics, such as `http://127.0.0.1:9464/metrics`: its counters go into the report,
+    /// and where they differ from ours it says so
+    #[arg(long, value_name = "URL", help_heading = "Report")]
+    pub(crate) server_metrics: Option<MetricsUrl>,
 
     /// How to print the report on standard output
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Format::Text, help_heading = "Report")]

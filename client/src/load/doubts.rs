@@ -28,6 +28,7 @@ pub(crate) enum Kind {
     PortReuse,
     SharedMachine,
     ServerUnobserved,
+    ServerDisagrees,
     MergedUnlike,
 }
 

@@ -17,6 +17,7 @@ use strum::IntoEnumIterator;
 
 use super::doubts::Doubt;
 use super::measure::{Latency, Percentiles, Phase, Tally, Window, Wire};
+use super::metrics::Counters;
 use super::outcome::Stage;
 use super::plan::Plan;
 use super::worker::Stopped;
@@ -62,6 +63,7 @@ pub(crate) struct Report {
     pub(crate) wire: OnTheWire,
     pub(crate) client: Consumption,
     pub(crate) server: Option<Consumption>,
+    pub(crate) server_counters: Option<Counters>,
     pub(crate) knee: Option<Knee>,
     pub(crate) windows: Vec<WindowReport>,
     pub(crate) failures: Vec<Failures>,
@@ -122,6 +124,7 @@ pub(crate) struct Facts {
     pub(crate) took: Duration,
     pub(crate) client: Consumption,
     pub(crate) server: Option<Consumption>,
+    pub(crate) server_counters: Option<Counters>,
 }
 
 impl Report {
@@ -177,6 +180,7 @@ impl Report {
             },
             client: facts.client,
             server: facts.server,
+            server_counters: facts.server_counters,
             windows: windows.iter().cloned().map(WindowReport::from).collect(),
             failures,
             histograms: Phase::iter()

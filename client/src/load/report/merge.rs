@@ -83,6 +83,7 @@ impl Report {
             begun: self.begun,
             client: self.client,
             server: self.server,
+            server_counters: self.server_counters,
         }
     }
 }
@@ -114,6 +115,7 @@ impl Facts {
         self.client.add(&other.client);
         // Two observers of one server saw the same.
         self.server = self.server.take().or(other.server);
+        self.server_counters = self.server_counters.take().or(other.server_counters);
     }
 }
 

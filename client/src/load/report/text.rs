@@ -8,6 +8,7 @@ use strum::IntoEnumIterator;
 
 use super::{Consumption, Knee, Percentiles, Report};
 use crate::cli::Mode;
+use crate::load::doubts::Kind;
 use crate::load::measure::{Phase, Wire};
 use crate::load::plan::humane;
 use crate::load::worker::Stopped;
@@ -169,6 +170,23 @@ fn totals(out: &mut impl Write, report: &Report) -> io::Result<()> {
     consumption(out, "client", &report.client)?;
     if let Some(server) = &report.server {
         consumption(out, "server", server)?;
+    }
+    if let Some(counters) = &report.server_counters {
+        let agree = !report
+            .doubts
+            .iter()
+            .any(|doubt| doubt.kind == Kind::ServerDisagrees);
+        let words = if agree {
+            "agree with ours"
+        } else {
+            "differ from ours, see the doubts"
+        };
+        writeln!(
+            out,
+            "{:<12} {} of the server's have grown; they {words}",
+            "counters",
+            counters.len()
+        )?;
     }
     Ok(())
 }
