@@ -100,10 +100,10 @@ fn serve(config: Config, args: Args, adjust: &Adjust) -> Result<(), Failure> {
     let (causes, cause) = crossbeam_channel::bounded(1);
     // Before the line that says the server is ready: from then on a signal must end it in order.
     shutdown::on_signals(causes.clone()).map_err(StartError::Signals)?;
-    let mut running = Vec::new();
+    let (mut running, mut ready) = (Vec::new(), Vec::new());
     for (bound, listener) in bound {
         let one = bound.start(causes.clone()).map_err(StartError::Thread)?;
-        announce(&one, listener);
+        ready.extend(announcement(&one, listener));
         running.push(one);
     }
     drop(causes);
@@ -114,11 +114,13 @@ fn serve(config: Config, args: Args, adjust: &Adjust) -> Result<(), Failure> {
     let ops = Ops::new(running.iter().map(Running::watched).collect());
     if let Some(pages) = pages {
         ops.serve(&pages).map_err(StartError::Thread)?;
-        say(&format!(
+        ready.push(format!(
             "operations pages at http://{}/metrics, /health, /ready, /status",
             pages.local_addr().map_err(StartError::Thread)?
         ));
     }
+    // Only now: whoever waits for these lines finds every thread at work.
+    ready.iter().for_each(|line| say(line));
     supervisor::ready(&format!("{} listeners", running.len()));
     // The listener threads and the signal handler hold the other ends; the former outlive this.
     let cause = cause.recv().unwrap_or(Cause::Signal);
@@ -173,20 +175,21 @@ fn bind(config: &Config) -> Result<(Vec<DtlsListener>, Option<TcpListener>), Sta
 }
 
 /// Says that a listener is ready.
-fn announce(running: &Running, config: &ListenerConfig) {
-    if let Some(throwaway) = &config.ready.throwaway {
-        say(&format!(
+fn announcement(running: &Running, config: &ListenerConfig) -> Vec<String> {
+    let throwaway = config.ready.throwaway.as_ref().map(|throwaway| {
+        format!(
             "no certificate given: using a throw-away certificate, SHA-256 fingerprint {}",
             throwaway.fingerprint
-        ));
-    }
-    say(&format!(
+        )
+    });
+    let listening = format!(
         "listening on {} (service {}, at most {} connections, {})",
         running.address(),
         config.service,
         config.max_connections,
         clients(config.ready.client_auth, config.ready.psk),
-    ));
+    );
+    throwaway.into_iter().chain([listening]).collect()
 }
 
 /// What clients have to prove, in a few words.

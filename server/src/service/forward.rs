@@ -14,6 +14,7 @@
 //! Nothing that the backend or its host does ends a client's connection.
 
 mod backend;
+mod buffers;
 mod ports;
 mod proxy;
 
@@ -32,7 +33,8 @@ use super::{Ending, ServiceError};
 use crate::complaint::Complaint;
 use crate::stats::{Counter, Stats};
 
-use proxy::Header;
+use buffers::Buffers;
+use proxy::{Header, ROOM};
 
 pub(crate) use backend::{Backend, ConnectError};
 pub(crate) use ports::{range as port_range, usage as port_usage};
@@ -61,6 +63,7 @@ pub(crate) struct Forward {
     proxy: ProxyProtocol,
     idle: IdleCounts,
     stats: Arc<Stats>,
+    buffers: Buffers,
 }
 
 impl Forward {
@@ -76,6 +79,8 @@ impl Forward {
             proxy,
             idle,
             stats,
+            // One byte more than fits, so that what is too long can be told.
+            buffers: Buffers::new(ROOM + LONGEST + 1),
         }
     }
 
@@ -102,7 +107,7 @@ impl Forward {
             stats: &self.stats,
             idle: self.idle,
             socket: &connected.socket,
-            buffer: header.buffer(LONGEST),
+            buffers: &self.buffers,
             header,
         }
         .run(stream)
@@ -115,8 +120,7 @@ struct Relay<'a> {
     idle: IdleCounts,
     socket: &'a UdpSocket,
     header: Header,
-    /// One datagram of either direction, after room for the header, which is filled in already.
-    buffer: Vec<u8>,
+    buffers: &'a Buffers,
 }
 
 impl Relay<'_> {
@@ -124,14 +128,18 @@ impl Relay<'_> {
         stream.set_recv_timeout(Some(Duration::ZERO));
         let mut answers = true;
         loop {
-            let more = match self.hear_client(stream)? {
+            let mut lent = self.buffers.lend();
+            let buffer = &mut lent.bytes[..];
+            self.header.write(buffer);
+            let more = match self.hear_client(stream, buffer)? {
                 Turn::Over(ending) => return Ok(ending),
                 Turn::Quiet => false,
                 Turn::More => true,
             };
             if answers {
-                self.hear_backend(stream)?;
+                self.hear_backend(stream, buffer)?;
             }
+            drop(lent);
             // What the stream holds already does not make its descriptor readable.
             answers = more
                 || stream
@@ -141,11 +149,14 @@ impl Relay<'_> {
     }
 
     /// Passes on what the client has sent.
-    fn hear_client(&mut self, stream: &mut DtlsStream) -> Result<Turn, ServiceError> {
-        let room = self.header.room();
+    fn hear_client(
+        &mut self,
+        stream: &mut DtlsStream,
+        buffer: &mut [u8],
+    ) -> Result<Turn, ServiceError> {
         for _ in 0..ROUND {
-            match stream.recv(&mut self.buffer[room..])? {
-                Recv::Data(length) => self.send_to_backend(length),
+            match stream.recv(&mut buffer[ROOM..])? {
+                Recv::Data(length) => self.send_to_backend(&buffer[..ROOM + length]),
                 Recv::TimedOut => return Ok(Turn::Quiet),
                 Recv::Closed => return Ok(Turn::Over(Ending::ClosedByPeer)),
                 Recv::Reconnected => return Ok(Turn::Over(Ending::Reconnected)),
@@ -156,20 +167,19 @@ impl Relay<'_> {
         Ok(Turn::More)
     }
 
-    /// Sends the datagram in the buffer to the backend, or loses it.
-    fn send_to_backend(&mut self, length: usize) {
+    /// Sends the datagram in the buffer to the backend, with a header where one is due, or loses it.
+    fn send_to_backend(&mut self, buffer: &[u8]) {
         // A pending ICMP error takes the place of the first attempt: the kernel reports it and
         // does not send.
         for _ in 0..2 {
-            let (start, end) = (self.header.start(), self.header.room() + length);
-            match self.socket.send(&self.buffer[start..end]) {
+            let start = self.header.start();
+            match self.socket.send(&buffer[start..]) {
                 Ok(_) => {
                     self.stats.count(Counter::DatagramsToBackend);
-                    self.stats.add(Counter::BytesToBackend, length);
-                    if start < self.header.room() {
+                    self.stats.add(Counter::BytesToBackend, buffer.len() - ROOM);
+                    if start < ROOM {
                         self.stats.count(Counter::ProxyHeaders);
-                        let header = self.header.room() - start;
-                        self.stats.add(Counter::ProxyHeaderBytes, header);
+                        self.stats.add(Counter::ProxyHeaderBytes, ROOM - start);
                         self.header.sent();
                     }
                     return;
@@ -183,10 +193,13 @@ impl Relay<'_> {
     }
 
     /// Passes on what the backend has sent.
-    fn hear_backend(&mut self, stream: &mut DtlsStream) -> Result<(), ServiceError> {
-        let room = self.header.room();
+    fn hear_backend(
+        &mut self,
+        stream: &mut DtlsStream,
+        buffer: &mut [u8],
+    ) -> Result<(), ServiceError> {
         for _ in 0..ROUND {
-            let length = match self.socket.recv(&mut self.buffer[room..]) {
+            let length = match self.socket.recv(&mut buffer[ROOM..]) {
                 Ok(length) => length,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -196,26 +209,25 @@ impl Relay<'_> {
                 }
                 Err(error) => return Err(ServiceError::Backend(error)),
             };
-            self.send_to_client(stream, length)?;
+            self.send_to_client(stream, &buffer[ROOM..ROOM + length])?;
         }
         Ok(())
     }
 
-    /// Sends the datagram in the buffer to the client, or loses it.
+    /// Sends a datagram to the client, or loses it.
     fn send_to_client(
         &mut self,
         stream: &mut DtlsStream,
-        length: usize,
+        datagram: &[u8],
     ) -> Result<(), ServiceError> {
-        if length == 0 {
+        if datagram.is_empty() {
             self.stats.count(Counter::DroppedBackendEmpty);
             return Ok(());
         }
-        let room = self.header.room();
-        match stream.send(&self.buffer[room..room + length]) {
+        match stream.send(datagram) {
             Ok(()) => {
                 self.stats.count(Counter::DatagramsFromBackend);
-                self.stats.add(Counter::BytesFromBackend, length);
+                self.stats.add(Counter::BytesFromBackend, datagram.len());
                 if self.idle == IdleCounts::Both {
                     stream.restart_idle();
                 }
