@@ -42,8 +42,8 @@ fn wrong_usage_is_one_line_naming_the_argument_and_exit_code_2() {
             &["--handshake-timeout", "30s"],
         ),
         (
-            &["connect", HOST, "--insecure", "--link-mtu", "575"],
-            &["--link-mtu", "576"],
+            &["connect", HOST, "--insecure", "--link-mtu", "303"],
+            &["--link-mtu", "304"],
         ),
         (
             &["connect", HOST, "--insecure", "--link-mtu", "16385"],

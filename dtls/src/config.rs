@@ -87,7 +87,7 @@ impl Settings {
             idle_timeout: None,
             heartbeat: false,
             probe_when_idle: None,
-            link_mtu: 1500,
+            link_mtu: 1400,
             // RFC 6347 §4.2.4.1.
             retransmission: RetransmissionTimer {
                 initial: Duration::from_secs(1),
@@ -124,11 +124,12 @@ impl Settings {
                 must: "more than 0",
             });
         }
-        if !(576..=16_384).contains(&self.link_mtu) {
+        // OpenSSL cuts flights into no less than 256 bytes of UDP payload; 48 are IPv6 and UDP headers.
+        if !(304..=16_384).contains(&self.link_mtu) {
             return Err(ConfigError::OutOfRange {
                 name: "the link MTU",
                 value: self.link_mtu.to_string(),
-                must: "between 576 and 16384 bytes",
+                must: "between 304 and 16384 bytes",
             });
         }
         let RetransmissionTimer { initial, longest } = self.retransmission;

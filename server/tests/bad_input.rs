@@ -300,7 +300,7 @@ fn bad_values_are_named_with_what_would_be_right() {
         ),
         (
             vec!["--listen", "[::1]:0", "--link-mtu", "100"],
-            ["100", "576"],
+            ["100", "304"],
         ),
         (
             vec!["--listen", "[::1]:0", "--max-connections", "0"],

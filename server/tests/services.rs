@@ -25,7 +25,7 @@ fn echo_returns_every_datagram_as_it_came() {
 fn echo_returns_a_datagram_beyond_its_link_mtu_in_pieces() {
     let pki = Pki::new();
     let server = pki.serve(&["--link-mtu", "600"]);
-    let mut stream = server.connect(pki.client());
+    let mut stream = server.connect(pki.client().link_mtu(1500));
     let data: Vec<u8> = (0..=u8::MAX).cycle().take(1400).collect();
     stream.send(&data).unwrap();
     let mut answer = Vec::new();

@@ -82,8 +82,8 @@ pub(crate) struct ServerArgs {
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
     pub(crate) retransmit_max: Duration,
 
-    /// Build datagrams for links of this many bytes, IP header included, 576 to 16384
-    #[arg(long, value_name = "N", default_value_t = 1500)]
+    /// Build datagrams for links of this many bytes, IP header included, 304 to 16384
+    #[arg(long, value_name = "N", default_value_t = 1400)]
     pub(crate) link_mtu: u16,
 
     /// Append the session secrets to this file, for a network analyser; keep it to yourself

@@ -200,7 +200,8 @@ impl ClientConfigBuilder {
         self
     }
 
-    /// Builds datagrams for links of this many bytes, IP header included. Default 1500.
+    /// Builds datagrams for links of this many bytes, IP header included; 304 at least. Default
+    /// 1400, which leaves room for a tunnel on the way.
     #[must_use]
     pub fn link_mtu(mut self, bytes: u16) -> Self {
         self.settings.link_mtu = bytes;

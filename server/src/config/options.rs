@@ -138,8 +138,8 @@ pub(crate) struct ListenerOptions {
     #[arg(long, value_name = "TIME", help_heading = "Timing")]
     pub(crate) retransmit_max: Option<Time>,
 
-    /// Build datagrams for links of this many bytes, IP header included; 576 at least
-    /// [default: 1500]
+    /// Build datagrams for links of this many bytes, IP header included; 304 at least
+    /// [default: 1400]
     #[arg(long, value_name = "BYTES", help_heading = "Network")]
     pub(crate) link_mtu: Option<u16>,
 
