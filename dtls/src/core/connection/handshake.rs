@@ -24,6 +24,11 @@ impl Connection {
     /// # Errors
     /// The handshake failed; transmit once more, there may be an alert for the peer.
     pub fn handshake(&mut self, now: Instant) -> Result<Progress, HandshakeError> {
+        // OpenSSL looks at its timer before it reads, and would do this unseen: the other end's own
+        // repetition often comes in the same instant.
+        if sys::ssl::get_timeout(self.stream.ssl()) == Some(Duration::ZERO) {
+            self.send_again()?;
+        }
         for _ in 0..MAX_STEPS {
             sys::ssl::clear_errors();
             let step = self.stream.do_handshake();
@@ -80,8 +85,17 @@ impl Connection {
             if self.begin_anew(now)? {
                 return Ok(());
             }
-            self.lower_mtu_after_expiry();
+            self.send_again()?;
         }
+        self.timers
+            .retransmit_in(now, sys::ssl::get_timeout(self.stream.ssl()));
+        Ok(())
+    }
+
+    /// Sends the last flight again, in shorter datagrams if it was lost before; OpenSSL's timer has
+    /// expired.
+    fn send_again(&mut self) -> Result<(), HandshakeError> {
+        self.lower_mtu_after_expiry();
         match sys::ssl::handle_timeout(sys::ssl::ssl_mut(&mut self.stream)) {
             sys::ssl::Expired::Resent => {
                 self.cost.retransmissions += 1;
@@ -90,8 +104,6 @@ impl Connection {
             sys::ssl::Expired::NotYet => {}
             sys::ssl::Expired::GaveUp => return Err(self.timed_out()),
         }
-        self.timers
-            .retransmit_in(now, sys::ssl::get_timeout(self.stream.ssl()));
         Ok(())
     }
 
@@ -235,12 +247,15 @@ impl Connection {
 
     /// UDP payload bytes on a link of `link_mtu`, on this connection's IP version.
     pub(super) fn datagram_mtu(&self, link_mtu: u16) -> u16 {
-        if self.peer.ip().to_canonical().is_ipv4() {
-            link_mtu.saturating_sub(HEADERS_V4).max(548)
+        // Every path carries so much: 576 (RFC 1122 §3.3.2), and 1280 (RFC 8200 §5) less what
+        // extension headers may take.
+        let (headers, carried) = if self.peer.ip().to_canonical().is_ipv4() {
+            (HEADERS_V4, 548)
         } else {
-            // RFC 8200 §5: every IPv6 link carries 1280.
-            link_mtu.saturating_sub(HEADERS_V6).max(1200)
-        }
+            (HEADERS_V6, 1200)
+        };
+        let told = self.link_mtu.saturating_sub(headers);
+        link_mtu.saturating_sub(headers).max(carried.min(told))
     }
 
     pub(super) fn set_datagram_mtu(&mut self, mtu: u16) -> Result<(), ErrorStack> {
