@@ -6,9 +6,11 @@
 pub mod process;
 
 use std::ffi::OsString;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use dtls_certs::{File, PkiFiles, Profile};
 
 use crate::scenario::{Implementation, Play};
 use process::Stream;
@@ -67,12 +69,29 @@ pub struct Programs {
 pub struct Setting<'a> {
     /// The server's address and port.
     pub server: SocketAddr,
-    /// Folder of the test PKI.
-    pub pki: &'a Path,
+    /// The test PKI.
+    pub pki: &'a PkiFiles,
+    /// The client's address.
+    pub client: IpAddr,
+    /// The server's certificate.
+    pub certificate: Profile,
     /// Folder of the run's evidence.
     pub evidence: &'a Path,
     /// How many clients start at once.
     pub clients: u32,
+}
+
+impl Setting<'_> {
+    /// An argument of a scenario with `{client}` and `{server}` replaced by the addresses of this run.
+    fn fill_in(&self, argument: &str) -> String {
+        let text = |address: IpAddr| match address {
+            IpAddr::V4(address) => address.to_string(),
+            IpAddr::V6(address) => format!("[{address}]"),
+        };
+        argument
+            .replace("{client}", &text(self.client))
+            .replace("{server}", &text(self.server.ip()))
+    }
 }
 
 impl Programs {
@@ -113,7 +132,10 @@ impl Programs {
     /// The command that starts the server of `play`.
     pub fn server_command(&self, play: &Play, setting: &Setting<'_>) -> Command {
         let address = setting.server.to_string();
-        let pki = |file: &str| setting.pki.join(file).into_os_string();
+        let (chain, key) = (
+            setting.pki.chain(setting.certificate),
+            setting.pki.key(setting.certificate),
+        );
         let keylog = setting.evidence.join("server.keylog").into_os_string();
         let mut command;
         match play.server {
@@ -129,26 +151,21 @@ impl Programs {
                 ]);
                 // A client whose close_notify was lost would keep it for longer than it may take.
                 command.args(["--drain-timeout", "1s"]);
-                command.args([
-                    OsString::from("--cert"),
-                    pki("server.pem"),
-                    "--key".into(),
-                    pki("server.key"),
-                ]);
+                command.arg("--cert").arg(chain).arg("--key").arg(key);
                 command.args([OsString::from("--keylog"), keylog]);
                 command.args(&self.server_args);
             }
             Implementation::Openssl => {
                 command = Command::new("openssl");
                 command.args(["s_server", "-dtls1_2", NON_BLOCKING, "-accept", &address]);
-                command.args([OsString::from("-cert"), pki("server.pem")]);
+                command.arg("-cert").arg(chain).arg("-key").arg(key);
                 // -cert takes only the leaf from a file.
-                command.args([OsString::from("-cert_chain"), pki("intermediate.pem")]);
-                command.args([OsString::from("-key"), pki("server.key")]);
+                let intermediate = setting.pki.path(File::Intermediate);
+                command.arg("-cert_chain").arg(intermediate);
                 command.args([OsString::from("-keylogfile"), keylog]);
             }
         }
-        command.args(&play.server_args);
+        command.args(play.server_args.iter().map(|arg| setting.fill_in(arg)));
         clean_environment(&mut command);
         command
     }
@@ -160,7 +177,7 @@ impl Programs {
     /// A reason when the implementation cannot be as many clients at once as the scenario asks for.
     pub fn client_command(&self, play: &Play, setting: &Setting<'_>) -> Result<Command, String> {
         let address = setting.server.to_string();
-        let ca = setting.pki.join("ca.pem");
+        let ca = setting.pki.ca();
         let keylog = setting.evidence.join("client.keylog");
         let mut command;
         match play.client {
@@ -190,7 +207,7 @@ impl Programs {
                 command.arg("-keylogfile").arg(keylog);
             }
         }
-        command.args(&play.client_args);
+        command.args(play.client_args.iter().map(|arg| setting.fill_in(arg)));
         clean_environment(&mut command);
         Ok(command)
     }

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
-use dtls_certs::TestPki;
+use dtls_certs::{PkiFiles, TestPki};
 use dtls_lab::cli::{BackendArg, Cli, Command, FamilyArg, Format, ListArgs, RunArgs};
 use dtls_lab::endpoint::{MissingProgram, Programs, Role, process};
 use dtls_lab::netns::{self, NamespaceError};
@@ -178,7 +178,7 @@ fn run(arguments: &RunArgs) -> Result<ExitCode, LabError> {
                 programs,
                 seed,
                 evidence,
-                pki,
+                pki: PkiFiles::in_dir(&pki),
             };
             Box::new(move |job| lab.run(job))
         }

@@ -8,6 +8,7 @@ pub mod pcap;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use etherparse::Ethernet2Header;
 use serde::Serialize;
 
 use crate::clock::until;
@@ -48,6 +49,13 @@ pub enum EventKind {
         /// 0, or the number of the duplicate.
         copy: u32,
     },
+    /// The link told an end that a packet of its was too big.
+    TooBig {
+        /// The client's number.
+        flow: u32,
+        /// Which way the word went.
+        direction: Direction,
+    },
     /// What an attacker made reached an end.
     Forged {
         /// The client's number.
@@ -80,6 +88,9 @@ pub struct Handshake {
     pub newest_at: Duration,
     /// Transmissions seen of each flight.
     transmissions: [u32; 6],
+    /// Bytes of the longest IP packet with a handshake message, delivered or not, to the server and to
+    /// the client.
+    pub longest: [usize; 2],
     /// Datagrams with application data delivered, to the server and to the client.
     pub data: [u64; 2],
 }
@@ -119,6 +130,8 @@ pub struct Trace {
     pub handshakes: Vec<Handshake>,
     /// Of each flow its number of the newest handshake and the index of that.
     newest: Vec<(u32, usize)>,
+    /// Of each flow what went each way before its client showed a cookie.
+    unverified: Vec<Unverified>,
     /// Whether an endpoint has sent an encrypted alert: its session is over.
     pub closed: bool,
     /// Whether the attackers who wait for application data know that it has flowed.
@@ -129,6 +142,15 @@ pub struct Trace {
     pub relay_ended: Option<Result<(), String>>,
     /// Offered datagrams that complete a handshake or carry data, until they are delivered.
     in_flight: Vec<Pending>,
+}
+
+/// What an address had and gave before it was shown to be the client's own.
+#[derive(Debug, Default)]
+struct Unverified {
+    /// Bytes of IP packets to the server and to the client.
+    bytes: [usize; 2],
+    /// The client has sent a hello with a cookie.
+    over: bool,
 }
 
 /// An offered datagram of whose delivery something follows.
@@ -164,6 +186,7 @@ impl Trace {
             comment,
         });
         let Some(decision) = decision else { return };
+        self.before_cookie(&decision, frame.len() - Ethernet2Header::LEN);
         let number = decision.place.map_or(0, |place| place.handshake);
         let handshake = self.handshake_mut(decision.flow, number);
         handshake.started.get_or_insert(at);
@@ -171,6 +194,8 @@ impl Trace {
         if let Some(place) = &decision.place {
             handshake.newest = Some(place.flight);
             handshake.newest_at = at;
+            let longest = &mut handshake.longest[direction as usize];
+            *longest = (*longest).max(frame.len() - Ethernet2Header::LEN);
             let index = usize::from(place.flight.clamp(1, 6) - 1);
             let count = &mut handshake.transmissions[index];
             *count = (*count).max(place.transmission);
@@ -220,6 +245,7 @@ impl Trace {
             } => {
                 format!("flow {flow} {direction} #{ordinal}, copy {copy}")
             }
+            Origin::TooBig { flow } => format!("flow {flow}: packet too big, says the link"),
             Origin::Forged { what, .. } => format!("forged: {what}"),
         };
         self.keep(Frame {
@@ -243,6 +269,7 @@ impl Trace {
                     copy,
                 }
             }
+            Origin::TooBig { flow } => EventKind::TooBig { flow, direction },
             Origin::Forged { flow, inject, what } => {
                 self.forgeries_due = self.forgeries_due.saturating_sub(1);
                 EventKind::Forged {
@@ -296,6 +323,30 @@ impl Trace {
             .filter(|handshake| handshake.completed.is_some())
             .count();
         done >= clients as usize
+    }
+
+    /// Bytes received from and sent to an address before it was verified, where more was sent.
+    pub fn amplified(&self) -> Option<[usize; 2]> {
+        let of_flows = self.unverified.iter().map(|of| of.bytes);
+        of_flows.filter(|[received, sent]| sent > received).max()
+    }
+
+    fn before_cookie(&mut self, decision: &Decision, bytes: usize) {
+        let flow = decision.flow as usize;
+        if self.unverified.len() <= flow {
+            self.unverified.resize_with(flow + 1, Unverified::default);
+        }
+        let of = &mut self.unverified[flow];
+        of.over |= decision.place.is_some_and(|place| place.flight == 3);
+        // A duplicate may be answered each time: RFC 6347 §4.2.1 wants no state for that.
+        let copies = match decision.fate {
+            Fate::Dropped if decision.direction == Direction::ToServer => 0,
+            Fate::Duplicated { copies } if decision.direction == Direction::ToServer => 1 + copies,
+            _ => 1,
+        };
+        if !of.over {
+            of.bytes[decision.direction as usize] += bytes * copies as usize;
+        }
     }
 
     fn arrived(&mut self, at: Duration, flow: u32, direction: Direction, ordinal: u64) {

@@ -12,9 +12,11 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use dtls_certs::PkiFiles;
+
 use crate::clock::now;
 use crate::endpoint::{self, Programs, Role, Setting};
-use crate::netns::{NamespaceError, Network, server_addr};
+use crate::netns::{NamespaceError, Network, client_addr, server_addr};
 use crate::relay::Relay;
 use crate::report::replay;
 use crate::scenario::{Family, Play, Scenario};
@@ -55,7 +57,7 @@ pub struct Lab {
     /// Folder of the evidence of all runs.
     pub evidence: PathBuf,
     /// Folder of the test PKI.
-    pub pki: PathBuf,
+    pub pki: PkiFiles,
 }
 
 /// One scenario over one family with one pair of endpoints.
@@ -194,6 +196,8 @@ impl Lab {
             deadline: origin + job.scenario.deadline,
             setting: Setting {
                 server: SocketAddr::new(server_addr(job.family), SERVER_PORT),
+                client: client_addr(job.family),
+                certificate: job.scenario.certificate,
                 pki: &self.pki,
                 evidence,
                 clients: job.scenario.clients,

@@ -16,10 +16,11 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use dtls_certs::Profile;
 use serde::{Deserialize, Serialize};
 
 pub use crate::wire::inject::{Forgery, Icmp, Inject, Payload, Trigger};
-pub use crate::wire::link::{Chance, Link};
+pub use crate::wire::link::{Chance, Link, Mtu};
 pub use crate::wire::rule::{Action, Rule};
 pub use crate::wire::selector::{Position, Selector};
 
@@ -42,6 +43,12 @@ pub struct Scenario {
     pub clients: u32,
     /// When the lab gives up waiting for the endpoints.
     pub deadline: Duration,
+    /// Which certificate of the test PKI the server shows.
+    pub certificate: Profile,
+    /// Between handshake and data nobody says anything for this long.
+    pub quiet: Duration,
+    /// Once data has flowed the client is killed and another started, which shakes hands anew.
+    pub restart: bool,
     /// Who plays, each a run of its own.
     pub plays: Vec<Play>,
     /// The link towards the server.
@@ -145,6 +152,10 @@ pub struct Expect {
     pub handshake_min: Duration,
     /// Longest time a handshake may take.
     pub handshake_max: Option<Duration>,
+    /// Fewest bytes of the longest IP packet of the handshake, in either direction.
+    pub longest_min: Option<usize>,
+    /// Most bytes of it.
+    pub longest_max: Option<usize>,
     /// Fewest transmissions beyond the first, all flights of a connection together.
     pub resent_min: u32,
     /// Most of them.

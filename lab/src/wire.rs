@@ -7,8 +7,8 @@
 //! The way of one datagram through [`Engine::offer`]:
 //! 1. its flow, by the client's address in order of first appearance;
 //! 2. its ordinal in that flow and direction, and its place in the handshake;
-//! 3. the first rule that selects it decides its fate, else the link's own chances do;
-//! 4. the link's delay and jitter, if it is delivered at all;
+//! 3. the first rule that selects it decides its fate, else the link's MTU and its chances do;
+//! 4. the link's delay and jitter, if it is delivered at all, else its word that it was too big;
 //! 5. held datagrams it releases by passing them;
 //! 6. what attackers send because they saw it.
 
@@ -25,12 +25,15 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use etherparse::Ethernet2Header;
+
+use crate::icmp;
 use crate::packet::{self, Datagram, Direction, Path};
 use crate::record::{self, FlightTracker};
-use crate::scenario::Scenario;
+use crate::scenario::{Family, Scenario};
 
 use inject::{Inject, Source, Trigger};
-use link::Link;
+use link::{Link, Mtu};
 use rng::Draws;
 use rule::Rule;
 use selector::Seen;
@@ -62,6 +65,11 @@ pub enum Origin {
         ordinal: u64,
         /// 0 for the datagram itself, 1 and above for duplicates.
         copy: u32,
+    },
+    /// The link's answer to a packet that exceeds its MTU.
+    TooBig {
+        /// The flow of that packet.
+        flow: u32,
     },
     /// What an attacker made.
     Forged {
@@ -104,6 +112,8 @@ struct Flow {
     path: Path,
     tracker: FlightTracker,
     sides: [Side; 2],
+    /// The newest datagram of each flight, for an attacker who copies; empty before there is one.
+    seen: [Vec<u8>; 6],
     /// How often each rule has taken a datagram of this flow.
     rule_uses: Vec<u32>,
     /// How often each inject has fired in this flow.
@@ -189,6 +199,10 @@ impl Engine {
         side.offered += 1;
         let ordinal = side.offered;
         let place = flow.tracker.place(direction, &records);
+        if let Some(place) = &place {
+            let newest = &mut flow.seen[usize::from(place.flight) - 1];
+            datagram.payload.clone_into(newest);
+        }
         let seen = Seen {
             direction,
             ordinal,
@@ -211,11 +225,20 @@ impl Engine {
         } else {
             match take_rule(&self.rules, &mut flow.rule_uses, &seen, draws) {
                 Some((index, fate)) => (fate, Cause::Rule(index)),
+                None if !link.carries(frame.len() - Ethernet2Header::LEN) => {
+                    (Fate::Dropped, Cause::Mtu)
+                }
                 None => match link.fate(&mut link_draw) {
                     Some(fate) => (fate, Cause::Link),
                     None => (Fate::Delivered, Cause::None),
                 },
             }
+        };
+        let too_big = match link.mtu {
+            Some(mtu) if cause == Cause::Mtu && mtu.announced => {
+                Some(too_big(now, flow_id, direction, &datagram.path, mtu))
+            }
+            _ => None,
         };
         let latency = link.latency(&fate, &mut draws.latency());
         let latency = link.next_slot(now + latency) - now;
@@ -246,6 +269,7 @@ impl Engine {
             }),
             deliveries,
         };
+        offered.deliveries.extend(too_big);
         let after = offered
             .deliveries
             .iter()
@@ -267,7 +291,7 @@ impl Engine {
                 };
                 offered
                     .deliveries
-                    .extend(inject.forge(after, &flow.path, &source));
+                    .extend(inject.forge(after, &flow.path, &flow.seen, &source));
             }
         }
         offered
@@ -290,7 +314,7 @@ impl Engine {
                     flow,
                     inject: index,
                 };
-                deliveries.extend(inject.forge(now, &of.path, &source));
+                deliveries.extend(inject.forge(now, &of.path, &of.seen, &source));
             }
         }
         deliveries
@@ -345,10 +369,26 @@ impl Engine {
             path,
             tracker: FlightTracker::default(),
             sides: [Side::default(), Side::default()],
+            seen: Default::default(),
             rule_uses: vec![0; self.rules.len()],
             inject_uses: vec![0; self.injects.len()],
         });
         self.flows.len() - 1
+    }
+}
+
+/// What a router says of a packet that exceeds the MTU of the link behind it; it has the address of
+/// whoever the packet was for.
+fn too_big(now: Duration, flow: u32, direction: Direction, path: &Path, mtu: Mtu) -> Delivery {
+    let family = Family::of(path.source.ip());
+    let kind = icmp::kinds_of(family)
+        .find(|kind| kind.name == icmp::PACKET_TOO_BIG)
+        .expect("both families have it");
+    Delivery {
+        at: now,
+        direction: direction.reversed(),
+        frame: icmp::forge(kind, path.destination.ip(), path, mtu.bytes.into()),
+        origin: Origin::TooBig { flow },
     }
 }
 

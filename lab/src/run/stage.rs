@@ -56,7 +56,21 @@ impl Stage<'_> {
         let mut seen = Observation::default();
         match self.job.scenario.expect.outcome {
             Outcome::Echo if self.setting.clients > 1 => self.wait_for_end(&mut client),
-            Outcome::Echo => seen.exchange = self.talk(&mut server, &mut client),
+            Outcome::Echo => {
+                seen.exchange = self.talk(1, &mut server, &mut client);
+                let came_through = seen.exchange.as_ref().is_some_and(Exchange::is_complete);
+                if self.job.scenario.restart && came_through {
+                    // Killed: it says no good-bye, as after a power cut.
+                    client.kill();
+                    network.client.enter()?;
+                    let command = programs
+                        .client_command(play, &self.setting)
+                        .map_err(RunError::Unsupported)?;
+                    let log = self.setting.evidence.join("client-again.log");
+                    client = Process::spawn(command, &log, self.origin)?;
+                    seen.exchange = self.talk(2, &mut server, &mut client);
+                }
+            }
             Outcome::HandshakeTimeout => self.wait_for_end(&mut client),
         }
         if let Some(bound) = self.job.scenario.expect.threads_left {
@@ -80,14 +94,21 @@ impl Stage<'_> {
         Ok(seen)
     }
 
-    /// Handshake, data where an attacker waits for it, the rest of the faults, then data that must
-    /// come through. `None` when the handshake never came to its end.
-    fn talk(&self, server: &mut Process, client: &mut Process) -> Option<Exchange> {
+    /// Handshake, silence, data where an attacker waits for it, the rest of the faults, then data that
+    /// must come through. `None` when the run's handshake of this number, from 1, never came to its
+    /// end.
+    fn talk(&self, number: u32, server: &mut Process, client: &mut Process) -> Option<Exchange> {
         let watch = self.relay.watch();
         self.wait_with(client, server, |stage, patience| {
-            watch.wait_until(patience.min(stage.deadline), |trace| trace.completed(1))
+            watch.wait_until(patience.min(stage.deadline), |trace| {
+                trace.completed(number)
+            })
         })
         .then_some(())?;
+        let quiet = self.job.scenario.quiet;
+        if !quiet.is_zero() {
+            client.wait_until(self.deadline.min(now() + quiet));
+        }
         let injects = &self.job.scenario.injects;
         if injects
             .iter()
@@ -101,7 +122,7 @@ impl Stage<'_> {
             watch.wait_until(self.deadline, |trace| trace.attackers_told);
         }
         watch.wait_until(self.deadline, |trace| trace.forgeries_due == 0);
-        Some(self.exchange(1, server, client))
+        Some(self.exchange(number, server, client))
     }
 
     /// Waits in slices, so that a dead endpoint ends the wait early.

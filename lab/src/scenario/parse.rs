@@ -9,13 +9,14 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use dtls_certs::{Profile, Role};
 use toml::Spanned;
 
 use self::selector::selector;
 use super::raw::{Raw, RawExpect, RawInject, RawLink, RawLinks, RawPlay, RawRule};
 use super::refusal::{Problem, Refusal, did_you_mean, explain, locate, problem};
 use super::{
-    Action, Expect, Family, Icmp, Implementation, Inject, Link, Outcome, Payload, Play, Rule,
+    Action, Expect, Family, Icmp, Implementation, Inject, Link, Mtu, Outcome, Payload, Play, Rule,
     Scenario, Trigger,
 };
 use crate::icmp;
@@ -144,8 +145,10 @@ fn check(file: &Path, raw: Raw) -> Result<Scenario, Problem> {
         .into_iter()
         .map(|raw| inject(raw, &families))
         .collect::<Result<Vec<_>, _>>()?;
+    let certificate = certificate(raw.certificate, &plays)?;
+    let restart = restart(raw.restart, clients)?;
     let perfect = to_server == Link::default() && to_client == Link::default();
-    let faultless = perfect && rules.is_empty() && injects.is_empty() && clients == 1;
+    let faultless = perfect && rules.is_empty() && injects.is_empty() && clients == 1 && !restart;
     if raw.control.is_none() && !faultless {
         return problem(
             raw.name.span(),
@@ -161,6 +164,9 @@ fn check(file: &Path, raw: Raw) -> Result<Scenario, Problem> {
         control: raw.control.map(Spanned::into_inner),
         clients,
         deadline: raw.deadline.0,
+        certificate,
+        quiet: raw.quiet.0,
+        restart,
         plays,
         to_server,
         to_client,
@@ -168,6 +174,55 @@ fn check(file: &Path, raw: Raw) -> Result<Scenario, Problem> {
         injects,
         expect: expect(raw.expect)?,
     })
+}
+
+/// The server's certificate, the usual one if none is named.
+///
+/// # Errors
+///
+/// A name that no server certificate of the test PKI has, or one `s_server` cannot show.
+fn certificate(raw: Option<Spanned<String>>, plays: &[Play]) -> Result<Profile, Problem> {
+    let Some(raw) = raw else {
+        return Ok(Profile::SERVER);
+    };
+    let name = raw.get_ref();
+    let of_servers = || Profile::ALL.iter().filter(|one| one.role == Role::Server);
+    let Some(profile) = of_servers().find(|one| one.name == name) else {
+        let valid: Vec<&str> = of_servers().map(|one| one.name).collect();
+        return problem(
+            raw.span(),
+            format!(
+                "the test PKI has no server certificate `{name}`{}; valid here: {}",
+                did_you_mean(name, valid.iter().copied()),
+                valid.join(", ")
+            ),
+        );
+    };
+    if plays
+        .iter()
+        .any(|play| play.server == Implementation::Openssl)
+    {
+        return problem(
+            raw.span(),
+            "s_server shows the usual certificate only; leave `certificate` or that play out",
+        );
+    }
+    Ok(*profile)
+}
+
+/// Whether the client is started twice.
+///
+/// # Errors
+///
+/// Many clients, which nobody could tell apart.
+fn restart(raw: Option<Spanned<bool>>, clients: u32) -> Result<bool, Problem> {
+    match raw {
+        Some(raw) if *raw.get_ref() && clients > 1 => problem(
+            raw.span(),
+            "only a single client is started anew; leave `clients` or `restart` out",
+        ),
+        raw => Ok(raw.is_some_and(Spanned::into_inner)),
+    }
 }
 
 /// Each family once, both if none is named.
@@ -275,7 +330,20 @@ fn link(raw: Spanned<RawLink>) -> Result<Link, Problem> {
         corrupt: raw.corrupt.0,
         reorder: raw.reorder.0,
         slot: raw.slot.0,
+        mtu: raw.mtu.map(|bytes| Mtu {
+            bytes: bytes.get(),
+            announced: raw.too_big,
+        }),
     };
+    if raw.too_big && link.mtu.is_none() {
+        return problem(span, "`too_big` announces the link's `mtu`; name that, too");
+    }
+    if link.mtu.is_some_and(|mtu| mtu.bytes < LEAST_MTU) {
+        return problem(
+            span,
+            format!("no link has an `mtu` below {LEAST_MTU} (RFC 791 §3.2)"),
+        );
+    }
     if link.jitter > link.delay {
         return problem(
             span,
@@ -290,6 +358,9 @@ fn link(raw: Spanned<RawLink>) -> Result<Link, Problem> {
     }
     Ok(link)
 }
+
+/// What every link under IPv4 carries.
+const LEAST_MTU: u16 = 68;
 
 /// One rule.
 ///
@@ -386,6 +457,7 @@ fn inject(raw: Spanned<RawInject>, families: &[Family]) -> Result<Inject, Proble
         to: raw.to.into(),
         payload,
         delay: raw.delay.0,
+        repeat: raw.repeat.into(),
         spacing: raw.spacing.0,
         times: raw.times.into(),
     })
@@ -456,6 +528,8 @@ fn expect(raw: Spanned<RawExpect>) -> Result<Expect, Problem> {
         outcome: raw.outcome.unwrap_or(Outcome::Echo),
         handshake_min: raw.handshake_min.map_or(Duration::ZERO, |time| time.0),
         handshake_max: raw.handshake_max.map(|time| time.0),
+        longest_min: raw.longest_min.map(usize::from),
+        longest_max: raw.longest_max.map(usize::from),
         resent_min: raw.resent_min,
         resent_max: raw.resent_max,
         server_counters: raw.server,

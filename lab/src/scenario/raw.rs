@@ -30,6 +30,11 @@ pub(super) struct Raw {
     pub(super) clients: NonZeroU32,
     #[serde(default = "usual_deadline")]
     pub(super) deadline: Time,
+    pub(super) certificate: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) quiet: Time,
+    #[serde(default)]
+    pub(super) restart: Option<Spanned<bool>>,
     #[serde(default)]
     pub(super) play: Vec<Spanned<RawPlay>>,
     #[serde(default)]
@@ -89,6 +94,8 @@ pub(super) struct RawLink {
     pub(super) corrupt: Percent,
     pub(super) reorder: Percent,
     pub(super) slot: Time,
+    pub(super) mtu: Option<NonZeroU16>,
+    pub(super) too_big: bool,
 }
 
 #[derive(Deserialize)]
@@ -150,6 +157,8 @@ pub(super) struct RawInject {
     pub(super) datagram: Option<RawForgery>,
     #[serde(default)]
     pub(super) delay: Time,
+    #[serde(default = "one")]
+    pub(super) repeat: NonZeroU32,
     #[serde(default = "usual_spacing")]
     pub(super) spacing: Time,
     #[serde(default = "one")]
@@ -202,6 +211,10 @@ pub(super) enum RawForgery {
     BadChangeCipherSpec,
     PlaintextData,
     TruncatedRecord,
+    ClientHello,
+    Replay {
+        flight: Flight,
+    },
 }
 
 impl From<RawForgery> for Forgery {
@@ -218,6 +231,8 @@ impl From<RawForgery> for Forgery {
             RawForgery::BadChangeCipherSpec => Self::BadChangeCipherSpec,
             RawForgery::PlaintextData => Self::PlaintextData,
             RawForgery::TruncatedRecord => Self::TruncatedRecord,
+            RawForgery::ClientHello => Self::ClientHello,
+            RawForgery::Replay { flight } => Self::Replay { flight: flight.0 },
         }
     }
 }
@@ -228,6 +243,8 @@ pub(super) struct RawExpect {
     pub(super) outcome: Option<Outcome>,
     pub(super) handshake_min: Option<Time>,
     pub(super) handshake_max: Option<Time>,
+    pub(super) longest_min: Option<u16>,
+    pub(super) longest_max: Option<u16>,
     #[serde(default)]
     pub(super) resent_min: u32,
     pub(super) resent_max: Option<u32>,

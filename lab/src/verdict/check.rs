@@ -60,9 +60,13 @@ pub(super) fn endpoints(
         Outcome::Echo => {
             echo(scenario, seen)?;
             handshake_time(scenario, seen)?;
+            longest(scenario, seen)?;
             resent(scenario, seen)?;
         }
         Outcome::HandshakeTimeout => handshake_timeout(seen)?,
+    }
+    if play.server == Implementation::Ours {
+        amplification(seen)?;
     }
     counters(scenario, play, seen)?;
     threads_left(scenario, play, seen)?;
@@ -156,6 +160,39 @@ fn handshake_time(scenario: &Scenario, seen: &Observation) -> Result<(), String>
         }
     }
     Ok(())
+}
+
+/// The longest packet of each handshake lies within the bounds.
+fn longest(scenario: &Scenario, seen: &Observation) -> Result<(), String> {
+    let expect = &scenario.expect;
+    for handshake in &seen.trace.handshakes {
+        let longest = handshake.longest.into_iter().max().unwrap_or_default();
+        if let Some(min) = expect.longest_min
+            && longest < min
+        {
+            return Err(format!(
+                "the longest packet has {longest} bytes, expected at least {min}"
+            ));
+        }
+        if let Some(max) = expect.longest_max
+            && longest > max
+        {
+            return Err(format!(
+                "the longest packet has {longest} bytes, expected at most {max}"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// To an address that has not shown a cookie, the server sends no more than came from there.
+fn amplification(seen: &Observation) -> Result<(), String> {
+    match seen.trace.amplified() {
+        Some([received, sent]) => Err(format!(
+            "to an address not yet verified the server sent {sent} bytes for {received}"
+        )),
+        None => Ok(()),
+    }
 }
 
 fn resent(scenario: &Scenario, seen: &Observation) -> Result<(), String> {

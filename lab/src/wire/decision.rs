@@ -66,8 +66,10 @@ pub enum Fate {
 pub enum Cause {
     /// Nothing wanted anything else than delivery.
     None,
-    /// The link's parameters.
+    /// The link's chances.
     Link,
+    /// The link's MTU.
+    Mtu,
     /// The rule of this index in the scenario.
     Rule(usize),
     /// It was decided before the run.
@@ -88,6 +90,7 @@ impl fmt::Display for Decision {
         match self.cause {
             Cause::None => Ok(()),
             Cause::Link => f.write_str(" by the link"),
+            Cause::Mtu => f.write_str(" by the link's MTU"),
             Cause::Rule(index) => write!(f, " by rule {}", index + 1),
             Cause::Prescribed => f.write_str(" as prescribed"),
         }

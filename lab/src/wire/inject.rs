@@ -24,6 +24,8 @@ pub struct Inject {
     pub payload: Payload,
     /// How long after the trigger's own delivery.
     pub delay: Duration,
+    /// How many times over it is sent, each time it is set off.
+    pub repeat: u32,
     /// Time between the frames, where there is more than one.
     pub spacing: Duration,
     /// How often in one flow.
@@ -88,12 +90,25 @@ pub enum Forgery {
     PlaintextData,
     /// A record header that announces more than follows.
     TruncatedRecord,
+    /// A ClientHello without a cookie, as anybody can write one.
+    ClientHello,
+    /// A copy of the newest datagram of this flight that was seen.
+    Replay {
+        /// 1 to 6.
+        flight: u8,
+    },
 }
 
 impl Inject {
     /// The frames for the flow whose client sends along `path`, the first one at `from` plus the
-    /// delay.
-    pub(super) fn forge(&self, from: Duration, path: &Path, source: &Source) -> Vec<Delivery> {
+    /// delay; `seen` holds the newest datagram of each flight.
+    pub(super) fn forge(
+        &self,
+        from: Duration,
+        path: &Path,
+        seen: &[Vec<u8>; 6],
+        source: &Source,
+    ) -> Vec<Delivery> {
         // Along the path of the datagrams that go to the victim.
         let to_victim = match self.to {
             Direction::ToServer => *path,
@@ -118,30 +133,39 @@ impl Inject {
                     direction: self.to,
                     ordinal: 0,
                 };
-                let payload = forgery.bytes(&mut draws.inject(source.inject));
-                let datagram = Datagram {
-                    path: to_victim,
-                    payload: &payload,
+                let mut draw = draws.inject(source.inject);
+                let frame = |payload: &[u8]| {
+                    let path = to_victim;
+                    Datagram { path, payload }.to_frame()
                 };
-                vec![(forgery.name().to_owned(), datagram.to_frame())]
+                let frame = match forgery {
+                    // Nothing to copy yet.
+                    Forgery::Replay { flight } if seen[usize::from(*flight) - 1].is_empty() => None,
+                    Forgery::Replay { flight } => Some(frame(&seen[usize::from(*flight) - 1])),
+                    forgery => Some(frame(&forgery.bytes(&mut draw))),
+                };
+                let name = forgery.name().to_owned();
+                frame
+                    .into_iter()
+                    .map(|frame| (name.clone(), frame))
+                    .collect()
             }
         };
-        let mut at = from + self.delay;
-        let mut deliveries = Vec::with_capacity(frames.len());
-        for (what, frame) in frames {
-            deliveries.push(Delivery {
+        let times = (0..self.repeat).flat_map(|_| &frames);
+        let moments = (0..).map(|number| from + self.delay + self.spacing * number);
+        moments
+            .zip(times)
+            .map(|(at, (what, frame))| Delivery {
                 at,
                 direction: self.to,
-                frame,
+                frame: frame.clone(),
                 origin: Origin::Forged {
                     flow: source.flow,
                     inject: source.inject,
-                    what,
+                    what: what.clone(),
                 },
-            });
-            at += self.spacing;
-        }
-        deliveries
+            })
+            .collect()
     }
 }
 
@@ -165,13 +189,15 @@ impl Forgery {
             Self::BadChangeCipherSpec => "bad-change-cipher-spec",
             Self::PlaintextData => "plaintext-data",
             Self::TruncatedRecord => "truncated-record",
+            Self::ClientHello => "client-hello",
+            Self::Replay { .. } => "replay",
         }
     }
 
-    /// The bytes; those of garbage are drawn.
+    /// The bytes; those of garbage and of a hello's random are drawn, those of a replay are not here.
     pub fn bytes(self, draw: &mut ChaCha20Rng) -> Vec<u8> {
         match self {
-            Self::Empty => Vec::new(),
+            Self::Empty | Self::Replay { .. } => Vec::new(),
             Self::Garbage { length } => {
                 let mut bytes = vec![0; length.into()];
                 draw.fill(&mut bytes[..]);
@@ -182,6 +208,11 @@ impl Forgery {
             Self::BadChangeCipherSpec => record(20, 0, 1, &[2]),
             Self::PlaintextData => record(23, 0, 4, b"data"),
             Self::TruncatedRecord => record(22, 0, 200, &[1, 0, 0]),
+            Self::ClientHello => {
+                let hello = client_hello(draw.random());
+                let length = u16::try_from(hello.len()).expect("a hello of ours is short");
+                record(22, 0, length, &hello)
+            }
         }
     }
 }
@@ -194,6 +225,28 @@ fn record(content_type: u8, epoch: u16, length: u16, body: &[u8]) -> Vec<u8> {
     bytes.extend(length.to_be_bytes());
     bytes.extend(body);
     bytes
+}
+
+/// A whole ClientHello (RFC 5246 §7.4.1.2, RFC 6347 §4.2.1) that a server of today would take:
+/// message_seq 0, no session, no cookie, ECDHE with AES-GCM, P-256 and X25519.
+fn client_hello(random: [u8; 32]) -> Vec<u8> {
+    const EXTENSIONS: [u8; 32] = [
+        0, 10, 0, 6, 0, 4, 0, 29, 0, 23, // supported_groups
+        0, 11, 0, 2, 1, 0, // ec_point_formats
+        0, 13, 0, 8, 0, 6, 4, 3, 8, 4, 4, 1, // signature_algorithms
+        0, 23, 0, 0, // extended_master_secret
+    ];
+    let mut body = vec![0xfe, 0xfd];
+    body.extend(random);
+    body.extend([0, 0]);
+    body.extend([0, 4, 0xc0, 0x2b, 0xc0, 0x2f]);
+    body.extend([1, 0]);
+    body.extend([0, 32]);
+    body.extend(EXTENSIONS);
+    let length = u8::try_from(body.len()).expect("a hello of ours is short");
+    let mut message = vec![1, 0, 0, length, 0, 0, 0, 0, 0, 0, 0, length];
+    message.extend(body);
+    message
 }
 
 /// Record number of forged records: not yet used early in an epoch, and near enough that

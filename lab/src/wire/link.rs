@@ -31,6 +31,18 @@ pub struct Link {
     /// Time between deliveries: what arrives in between waits and goes in one burst, as on a link
     /// that is shared by turns. Zero delivers at once.
     pub slot: Duration,
+    /// Longest IP packet it carries, headers included.
+    pub mtu: Option<Mtu>,
+}
+
+/// The longest packet of a link, and whether its sender hears of one that is longer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Mtu {
+    /// Bytes of the IP packet.
+    pub bytes: u16,
+    /// Whether the link answers a longer one with a "packet too big"; else it is lost in silence, as
+    /// behind a firewall that drops ICMP errors and fragments.
+    pub announced: bool,
 }
 
 /// A probability in parts per million, so that no rounding stands between the file and the draw.
@@ -75,6 +87,11 @@ impl fmt::Display for Chance {
 const MILLION: u32 = 1_000_000;
 
 impl Link {
+    /// Whether an IP packet of so many bytes fits.
+    pub fn carries(&self, bytes: usize) -> bool {
+        self.mtu.is_none_or(|mtu| bytes <= usize::from(mtu.bytes))
+    }
+
     /// What the link does to a datagram no rule has taken; `None` if nothing.
     pub fn fate(&self, draw: &mut ChaCha20Rng) -> Option<Fate> {
         if self.loss.comes_true(draw) {

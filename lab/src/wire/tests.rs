@@ -48,6 +48,7 @@ fn words(deliveries: &[Delivery]) -> Vec<String> {
         .map(|delivery| match &delivery.origin {
             Origin::Forged { what, .. } => format!("forged {what}"),
             Origin::Untouched => "untouched".to_owned(),
+            Origin::TooBig { .. } => "too big".to_owned(),
             Origin::Sent { .. } => {
                 let datagram = Datagram::from_frame(&delivery.frame).unwrap();
                 record::describe(&record::parse(datagram.payload))
@@ -66,6 +67,74 @@ fn run(engine: &mut Engine) -> Vec<Vec<String>> {
             words(&offered.deliveries)
         })
         .collect()
+}
+
+#[test]
+fn packets_above_the_links_mtu_are_lost_and_their_sender_told_where_it_says_so() {
+    for (announced, told) in [("", None), ("too_big = true", Some("too big"))] {
+        let faults = format!("[link.to_client]\nmtu = 500\n{announced}");
+        let mut engine = Engine::new(&scenario(&faults), 1);
+        let (_, hello) = &sample::full_handshake(1)[0];
+        let to_server = engine.offer(
+            ms(0),
+            Direction::ToServer,
+            frame(Direction::ToServer, 5000, hello),
+        );
+        assert_eq!(to_server.decision.unwrap().fate, Fate::Delivered);
+        for (payload, fate) in [(472, Fate::Delivered), (473, Fate::Dropped)] {
+            let sent = frame(Direction::ToClient, 5000, &vec![0; payload]);
+            let offered = engine.offer(ms(1), Direction::ToClient, sent);
+            let decision = offered.decision.unwrap();
+            assert_eq!(decision.fate, fate);
+            if fate == Fate::Dropped {
+                assert_eq!(decision.cause, Cause::Mtu);
+                assert_eq!(words(&offered.deliveries), Vec::from_iter(told));
+                let back = offered.deliveries.iter().map(|delivery| delivery.direction);
+                assert!(back.eq(told.map(|_| Direction::ToServer)));
+            }
+        }
+    }
+}
+
+#[test]
+fn replays_copy_what_was_seen_and_wait_for_nothing_else() {
+    let replay = "[[inject]]\nwhen = \"established\"\nto = \"server\"\n\
+                  datagram = { replay = { flight = 3 } }\nrepeat = 2\nspacing = \"5ms\"";
+    let mut engine = Engine::new(&scenario(replay), 1);
+    let handshake = sample::full_handshake(1);
+    for (direction, payload) in &handshake[..2] {
+        engine.offer(ms(0), *direction, frame(*direction, 5000, payload));
+    }
+    assert_eq!(engine.established(ms(1), 0), [], "no flight 3 yet");
+
+    let mut engine = Engine::new(&scenario(replay), 1);
+    for (direction, payload) in &handshake {
+        engine.offer(ms(0), *direction, frame(*direction, 5000, payload));
+    }
+    let copies = engine.established(ms(7), 0);
+    assert_eq!(
+        copies.iter().map(|copy| copy.at).collect::<Vec<_>>(),
+        [ms(7), ms(12)]
+    );
+    for copy in copies {
+        let payload = Datagram::from_frame(&copy.frame).unwrap().payload.to_vec();
+        assert_eq!(payload, handshake[2].1);
+    }
+}
+
+#[test]
+fn forged_hellos_are_hellos() {
+    let forged = "[[inject]]\nwhen = \"established\"\nto = \"server\"\ndatagram = \"client-hello\"";
+    let mut engine = Engine::new(&scenario(forged), 1);
+    let hello = sample::client_hello(1, false);
+    engine.offer(
+        ms(0),
+        Direction::ToServer,
+        frame(Direction::ToServer, 5000, &hello),
+    );
+    let forgeries = engine.established(ms(1), 0);
+    let payload = Datagram::from_frame(&forgeries[0].frame).unwrap().payload;
+    assert_eq!(record::describe(&record::parse(payload)), "ClientHello");
 }
 
 #[test]

@@ -6,7 +6,8 @@ use std::time::Duration;
 use crate::packet::Direction;
 use crate::record::MessageType;
 use crate::scenario::{
-    Action, Catalogue, Comparison, Family, Forgery, Outcome, Payload, Position, Scenario, Trigger,
+    Action, Catalogue, Comparison, Family, Forgery, Mtu, Outcome, Payload, Position, Scenario,
+    Trigger,
 };
 
 /// What every file needs, on three lines.
@@ -75,6 +76,49 @@ fn link_both_holds_in_both_directions() {
         parse("[link.both]\ndelay = \"20ms\"\njitter = \"5ms\"\nloss = \"5%\"\n").unwrap();
     assert_eq!(scenario.to_server, scenario.to_client);
     assert_eq!(scenario.to_server.delay, Duration::from_millis(20));
+}
+
+#[test]
+fn links_have_an_mtu_that_some_link_could_have() {
+    let scenario = parse("[link.to_client]\nmtu = 576\ntoo_big = true\n").unwrap();
+    let mtu = Mtu {
+        bytes: 576,
+        announced: true,
+    };
+    assert_eq!(
+        (scenario.to_server.mtu, scenario.to_client.mtu),
+        (None, Some(mtu))
+    );
+    let nothing = parse("[link.both]\ntoo_big = true\n").unwrap_err();
+    assert!(
+        nothing.contains("`too_big` announces the link's `mtu`"),
+        "{nothing}"
+    );
+    let narrow = parse("[link.both]\nmtu = 67\n").unwrap_err();
+    assert!(narrow.contains("no link has an `mtu` below 68"), "{narrow}");
+}
+
+#[test]
+fn certificates_are_those_of_the_test_pki() {
+    let scenario = parse("certificate = \"server-long-chain\"\n").unwrap();
+    assert_eq!(scenario.certificate.name, "server-long-chain");
+    let wrong = parse("certificate = \"server-long-chian\"\n").unwrap_err();
+    assert!(wrong.contains("server-long-chain"), "{wrong}");
+    let client = parse("certificate = \"client\"\n").unwrap_err();
+    assert!(
+        client.contains("no server certificate `client`"),
+        "{client}"
+    );
+}
+
+#[test]
+fn only_one_client_is_started_anew() {
+    assert!(parse("restart = true\n").unwrap().restart);
+    let many = parse("restart = true\nclients = 2\n").unwrap_err();
+    assert!(
+        many.contains("only a single client is started anew"),
+        "{many}"
+    );
 }
 
 #[test]
