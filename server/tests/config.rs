@@ -119,7 +119,7 @@ fn each_listener_of_a_file_has_its_own_service_and_certificate() {
 #[test]
 fn a_flag_wins_over_the_file_in_every_listener() {
     let pki = folder(
-        "[[listener]]\nlisten = \"127.0.0.1:1\"\nidle-timeout = \"1m\"\nlink-mtu = 1400\n\
+        "[[listener]]\nlisten = \"127.0.0.1:1\"\nidle-timeout = \"1m\"\nlink-mtu = 1300\n\
          [[listener]]\nlisten = \"127.0.0.1:2\"\nidle-timeout = \"2m\"\n",
     );
     let listeners = checked(&pki, &["--idle-timeout", "none"]);
@@ -128,11 +128,11 @@ fn a_flag_wins_over_the_file_in_every_listener() {
         assert_eq!(setting(listener, "idle-timeout"), (&"none".into(), "flag"));
     }
     let (mtu, from) = setting(&listeners[0], "link-mtu");
-    assert_eq!(*mtu, 1400);
+    assert_eq!(*mtu, 1300);
     assert!(from.ends_with("server.toml:4:1"), "{from}");
     assert_eq!(
         setting(&listeners[1], "link-mtu"),
-        (&1500.into(), "default")
+        (&1400.into(), "default")
     );
 }
 
@@ -230,7 +230,7 @@ fn a_wrong_file_is_refused_with_line_key_and_remedy() {
         (
             "[[listener]]\nlisten = \"[::]:1\"\nlink-mtu = 100\n",
             ":3:1: ",
-            ["100", "576"],
+            ["100", "304"],
         ),
         (
             "[[listener]]\nlisten = \"[::]:1\"\nhandshake-timeout = \"2h\"\n",

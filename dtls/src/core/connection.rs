@@ -339,18 +339,6 @@ impl Connection {
     /// # Errors
     /// OpenSSL ended the connection.
     pub fn read(&mut self, buffer: &mut [u8]) -> Result<Read, RecvError> {
-        if !self.unread {
-            return Ok(self.nothing_to_read());
-        }
-        // What reading makes OpenSSL write is its last flight once more, or an alert.
-        let mtu = self.mtu.into();
-        self.stream.get_mut().pack_into(Some(mtu));
-        let read = self.read_record(buffer);
-        self.stream.get_mut().pack_into(None);
-        read
-    }
-
-    fn read_record(&mut self, buffer: &mut [u8]) -> Result<Read, RecvError> {
         while self.unread {
             sys::ssl::clear_errors();
             match self.stream.ssl_read(buffer) {
@@ -370,15 +358,11 @@ impl Connection {
                 },
             }
         }
-        Ok(self.nothing_to_read())
-    }
-
-    fn nothing_to_read(&self) -> Read {
-        if self.successor.is_some() {
+        Ok(if self.successor.is_some() {
             Read::Reconnected
         } else {
             Read::Empty
-        }
+        })
     }
 
     /// The client's new connection, after [`Read::Reconnected`]. It may carry another identity.

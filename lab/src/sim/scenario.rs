@@ -4,6 +4,8 @@
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
+use dtls_certs::Profile;
+
 use super::SimulationError;
 use super::end::{End, State};
 use super::shape::{Cast, Shape, Tuning};
@@ -137,10 +139,23 @@ fn tuning(job: &Job<'_>) -> Result<[Tuning; 2], String> {
             ));
         }
     }
-    if job.scenario.clients > 1 {
+    let scenario = job.scenario;
+    if scenario.restart {
+        return Err("only a program can be killed and started anew".to_owned());
+    }
+    if scenario.certificate != Profile::SERVER {
+        return Err(format!(
+            "the simulated server has no {} certificate",
+            scenario.certificate.name
+        ));
+    }
+    if !scenario.quiet.is_zero() {
+        return Err("the simulated ends have no idle timeout".to_owned());
+    }
+    if scenario.clients > 1 {
         return Err("many clients at once are a matter of sockets".to_owned());
     }
-    if job.scenario.expect.threads_left.is_some() {
+    if scenario.expect.threads_left.is_some() {
         return Err("threads are counted in a real server".to_owned());
     }
     let [mut client, mut server] = [Tuning::default(); 2];

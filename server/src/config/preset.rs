@@ -92,7 +92,7 @@ pub(super) fn defaults() -> ListenerOptions {
         // RFC 6347 §4.2.4.1.
         retransmit_initial: Some(seconds(1)),
         retransmit_max: Some(seconds(60)),
-        link_mtu: Some(1500),
+        link_mtu: Some(1400),
         port_sharing: Some(PortSharing::Reuseport),
         transport: Some(Transport::Connected),
         ..ListenerOptions::default()
