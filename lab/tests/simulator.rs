@@ -61,3 +61,112 @@ fn same_seed_gives_the_same_trace_and_another_seed_another() {
     assert_eq!(first, second);
     assert_ne!(first, other);
 }
+
+/// `dtls-lab` with these arguments.
+fn lab(arguments: &[&str]) -> (Option<i32>, String, String) {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_dtls-lab"));
+    let output = command.args(arguments).output();
+    let output = output.expect("the lab was built with its tests");
+    let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+    (
+        output.status.code(),
+        text(&output.stdout),
+        text(&output.stderr),
+    )
+}
+
+#[test]
+fn planted_defect_is_found_shrunk_and_told_in_words_that_replay_it() {
+    let explore = ["explore", "drops3", "--handshake", "psk"];
+    let defect = ["--defect", "two-hello-verify-requests"];
+    let (code, out, _) = lab(&[&explore[..], &defect[..]].concat());
+    assert_eq!(code, Some(1), "{out}");
+    assert!(
+        out.contains("  drop the 1st HelloVerifyRequest\n  drop the 2nd"),
+        "{out}"
+    );
+    // The line it prints is a command that fails in the same way.
+    let replay = out
+        .lines()
+        .find_map(|line| line.split_once("replay    dtls-lab "));
+    let words: Vec<&str> = replay.expect("a replay line").1.split(' ').collect();
+    let (code, again, _) = lab(&words);
+    assert_eq!(code, Some(1), "{again}");
+    assert!(
+        again.contains("FAIL") && again.contains("HelloVerifyRequest  dropped"),
+        "{again}"
+    );
+}
+
+#[test]
+fn decisions_of_an_earlier_run_are_played_again() {
+    let lab_ = TestLab::new();
+    let (code, report) = lab_.report(&["handshake-drop-flight4", "--backend", "sim"]);
+    assert_eq!(code, 0, "{report}");
+    let runs = report["runs"].as_array().expect("a report has runs");
+    let folder = runs
+        .iter()
+        .filter(|run| run["scenario"] == "handshake-drop-flight4")
+        .find_map(|run| run["evidence"].as_str())
+        .expect("one was played");
+    let file = format!("{folder}/decisions.jsonl");
+    let (code, out, error) = lab(&["explore", "--handshake", "full", "--decisions", &file]);
+    assert_eq!(code, Some(0), "{error}");
+    assert!(
+        out.contains("drop the 1st ServerHello…ServerHelloDone"),
+        "{out}"
+    );
+    assert!(out.contains("agree after 1.000 s"), "{out}");
+}
+
+#[test]
+fn impossible_case_and_fault_are_refused_with_what_is_possible() {
+    let (code, _, error) = lab(&[
+        "explore",
+        "duplicates",
+        "--handshake",
+        "psk",
+        "--case",
+        "8000",
+    ]);
+    assert_eq!(code, Some(2), "{error}");
+    assert!(error.contains("duplicates has 8 cases"), "{error}");
+    let (code, _, error) = lab(&[
+        "explore",
+        "--handshake",
+        "psk",
+        "--faults",
+        "to_clint#1=drop",
+    ]);
+    assert_eq!(code, Some(2), "{error}");
+    assert!(error.contains("to_client#2=drop"), "{error}");
+    let (code, _, error) = lab(&["oracle", "--loss", "95"]);
+    assert_eq!(code, Some(2), "{error}");
+}
+
+#[test]
+fn oracle_agrees_draws_and_says_no_to_a_defect() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let plot = folder.path().join("oracle.svg");
+    let small = [
+        "oracle",
+        "--handshake",
+        "psk",
+        "--handshakes",
+        "200",
+        "--loss",
+        "20",
+    ];
+    let small = [&small[..], &["--seed", "7c1e"]].concat();
+    let drawn = ["--plot", plot.to_str().expect("a plain path")];
+    let (code, out, error) = lab(&[&small[..], &drawn[..]].concat());
+    assert_eq!(code, Some(0), "{out}{error}");
+    let svg = std::fs::read_to_string(&plot).expect("it was drawn");
+    assert!(
+        svg.contains("<svg") && svg.contains("20 % loss: agrees"),
+        "{svg}"
+    );
+    let (code, out, _) = lab(&[&small[..], &["--defect", "no-backoff"][..]].concat());
+    assert_eq!(code, Some(1), "{out}");
+    assert!(out.contains("WRONG, expected 0, 1, 3, 7"), "{out}");
+}

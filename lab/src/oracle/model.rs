@@ -112,20 +112,22 @@ impl Model {
             let left = attempts.still_missing_after(number, *sent);
             let arrives = missing - left;
             missing = left;
-            let later: Vec<u64> = timer
-                .iter()
-                .map(|wait| started + wait)
-                .filter(|later| later > at)
-                .collect();
+            let own = timer.iter().map(|wait| (started + wait, 1.0));
+            let own = own.filter(|(later, _)| later > at);
+            // What the client has sent at this very instant is on its way already.
+            let crossing = repeats.iter().filter(|repeat| *repeat == at);
+            let crossing = crossing.map(|repeat| (*repeat, self.whole(2, 1)));
+            let later: Vec<(u64, f64)> = own.chain(crossing).collect();
             self.client_answers(*at, &later, chance * arrives, timer, horizon, chances);
         }
     }
 
-    /// The client has flight 4 since `at`; the server repeats it at `later` until it has flight 5.
+    /// The client has flight 4 since `at`; the server repeats it at `later`, with these chances, until it
+    /// has flight 5.
     fn client_answers(
         &self,
         at: u64,
-        later: &[u64],
+        later: &[(u64, f64)],
         chance: f64,
         timer: &[u64],
         horizon: u64,
@@ -135,7 +137,8 @@ impl Model {
             timer.iter().map(|wait| (at + wait, 1.0, true)).collect();
         if self.answers_duplicates {
             let answered = self.whole(3, 1);
-            sendings.extend(later.iter().map(|at| (*at, answered, false)));
+            let answers = later.iter().map(|(at, sent)| (*at, sent * answered, false));
+            sendings.extend(answers);
             sendings.sort_by_key(|(at, _, _)| *at);
         }
         let answer = self.whole(5, 0);
@@ -149,13 +152,14 @@ impl Model {
             let arrives = chance * (missing - left);
             missing = left;
             *chances.entry(*at).or_default() += arrives * answer;
-            // The server is done and has no timer: from here on only the client's moves.
+            // The server is done and has no timer: from here on only the client's moves, and what was
+            // on its way already.
             let mut unanswered = arrives * (1.0 - answer);
-            for (again, _, own) in &sendings[number + 1..] {
-                if !own || *again > horizon {
+            for (again, sent, own) in &sendings[number + 1..] {
+                if *again > horizon || !(*own || again == at) {
                     continue;
                 }
-                let through = self.whole(4, 1) * answer;
+                let through = sent * self.whole(4, 1) * answer;
                 *chances.entry(*again).or_default() += unanswered * through;
                 unanswered *= 1.0 - through;
             }
