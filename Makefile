@@ -19,10 +19,10 @@ LAB_ARGS ?=
 FUZZ ?= record_filter
 TIME ?= 60
 
-.PHONY: help deps build certs run test memcheck lab lab-shared bench fuzz fmt check ci clean
+.PHONY: help deps build certs run test memcheck lab lab-shared bench bench-peers fuzz fmt check ci clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 deps: ## install what this machine lacks for any target; says what and why
 	@scripts/deps.sh all
@@ -74,6 +74,11 @@ bench: ## measure datagrams, handshakes and memory (release build)
 	cargo build --locked --release -p dtls-server -p dtls-client
 	cargo bench --locked -p dtls --bench datagram
 	cargo bench --locked -p dtls-server --bench handshake
+
+bench-peers: ## full handshakes with other servers and ours, in turn: rate, latency, server's processor time (release build)
+	@scripts/deps.sh peers
+	cargo build --locked --release -p dtls-server
+	cargo bench --locked -p dtls-client --bench peers
 
 fuzz: ## fuzz a parser for a while; FUZZ=record_filter|cookie|heartbeat|known_peers TIME=60
 	@scripts/deps.sh build

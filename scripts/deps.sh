@@ -4,10 +4,10 @@
 # Exit codes: 0 everything is there; 2 wrong usage; 3 something is missing and cannot be installed.
 set -euo pipefail
 
-usage="usage: scripts/deps.sh build|check|lab|memcheck|test|all"
+usage="usage: scripts/deps.sh build|check|lab|memcheck|peers|test|all"
 what=${1:-}
 case $what in
-build | check | lab | memcheck | test | all) ;;
+build | check | lab | memcheck | peers | test | all) ;;
 *)
   echo "deps: no such set of tools: '$what'; $usage" >&2
   exit 2
@@ -43,18 +43,19 @@ needed() { # sets of tools, check, packages, reason
 
 packages=""
 checks=()
-needed "build check lab memcheck test" compiles "gcc libc6-dev" "a C compiler, for OpenSSL and aws-lc"
+needed "build check lab memcheck peers test" compiles "gcc libc6-dev" "a C compiler, for OpenSSL and aws-lc"
 if [[ -n ${OPENSSL_NO_VENDOR:-} && ${OPENSSL_NO_VENDOR:-} != 0 ]]; then
-  needed "build check lab memcheck test" finds_openssl "pkg-config libssl-dev" \
+  needed "build check lab memcheck peers test" finds_openssl "pkg-config libssl-dev" \
     "the system's OpenSSL, which OPENSSL_NO_VENDOR asks for"
 else
-  needed "build check lab memcheck test" "has make" "make" "builds OpenSSL"
-  needed "build check lab memcheck test" configures "perl" "configures OpenSSL's build"
+  needed "build check lab memcheck peers test" "has make" "make" "builds OpenSSL"
+  needed "build check lab memcheck peers test" configures "perl" "configures OpenSSL's build"
 fi
 needed "lab test" "has ip" "iproute2" "ip, sets up the lab's network namespaces"
-needed "lab test" "has openssl" "openssl" "openssl s_client and s_server, as other ends; openssl verify"
+needed "lab test peers" "has openssl" "openssl" "openssl s_client and s_server, as other ends; openssl verify"
 needed "memcheck" "has valgrind" "valgrind libc6-dbg" "watches every memory access of a test run"
-needed "test" "has gnutls-cli" "gnutls-bin" "gnutls-cli and gnutls-serv, as other ends"
+needed "test peers" "has gnutls-cli" "gnutls-bin" "gnutls-cli and gnutls-serv, as other ends"
+needed "peers" "has coap-server-openssl" "libcoap3-bin" "coap-server, as another other end"
 needed "test" "has socat" "socat" "another other end"
 
 give_up() {
