@@ -91,6 +91,18 @@ pub(crate) struct Consumption {
     pub(crate) memory_per_connection: Option<f64>,
 }
 
+impl Consumption {
+    /// Without the means, where what they are means of is not known.
+    pub(crate) fn in_all(self) -> Self {
+        Self {
+            per_handshake_us: None,
+            per_message_us: None,
+            memory_per_connection: None,
+            ..self
+        }
+    }
+}
+
 /// A stretch of the run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct WindowReport {

@@ -677,4 +677,4 @@ impl<'a> Worker<'a> {
 }
 
 /// Between the probes of held connections of one worker.
-const PROBE_GAP: Duration = Duration::from_micros(200);
+const PROBE_GAP: Duration = Duration::from_millis(1);

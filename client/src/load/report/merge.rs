@@ -124,10 +124,7 @@ impl Consumption {
         self.processor_seconds += other.processor_seconds;
         self.memory_before += other.memory_before;
         self.memory_most += other.memory_most;
-        // Means of parts whose sizes are in the report no more.
-        self.per_handshake_us = None;
-        self.per_message_us = None;
-        self.memory_per_connection = None;
+        *self = self.clone().in_all();
     }
 }
 
