@@ -52,6 +52,7 @@ mod config;
 mod verify;
 mod psk;
 mod tickets;
+mod shared;
 mod session;
 mod error;
 mod stats;
@@ -70,6 +71,7 @@ pub use error::{
 };
 pub use psk::PskKey;
 pub use session::{CertificateInfo, ExportError, HandshakeCost, HandshakeInfo, Session};
+pub use shared::SharedSecret;
 #[cfg(feature = "testing")]
 pub use shell::bad_calls::{Call, calls_made, fail_call};
 pub use shell::connector::{DtlsConnector, Outgoing};

@@ -64,27 +64,13 @@ impl PskKey {
     /// # Errors
     /// Not hexadecimal, or too short or too long a key.
     pub fn from_hex(text: &str) -> Result<Self, ConfigError> {
-        let nibbles: Option<Zeroizing<Vec<u8>>> = text
-            .chars()
-            .map(|digit| {
-                digit
-                    .to_digit(16)
-                    .and_then(|digit| u8::try_from(digit).ok())
-            })
-            .collect::<Option<Vec<u8>>>()
-            .map(Zeroizing::new);
-        let nibbles = nibbles.filter(|nibbles| nibbles.len().is_multiple_of(2));
-        let nibbles = nibbles.ok_or_else(|| ConfigError::OutOfRange {
+        let bytes = hexadecimal(text).ok_or_else(|| ConfigError::OutOfRange {
             name: "the pre-shared key",
             // Not the text itself: it may be all but one digit of the key.
             value: "something else".to_owned(),
             must: "an even number of hexadecimal digits",
         })?;
-        let bytes: Vec<u8> = nibbles
-            .chunks_exact(2)
-            .map(|pair| pair[0] << 4 | pair[1])
-            .collect();
-        Self::new(bytes)
+        Self::new(&**bytes)
     }
 
     /// Copies the key to where OpenSSL wants it.
@@ -93,6 +79,21 @@ impl PskKey {
         room.copy_from_slice(&self.0);
         Ok(self.0.len())
     }
+}
+
+/// The bytes that pairs of hexadecimal digits stand for.
+pub(crate) fn hexadecimal(text: &str) -> Option<Zeroizing<Vec<u8>>> {
+    if !text.len().is_multiple_of(2) {
+        return None;
+    }
+    // Not grown, so that no copy is left behind.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(text.len() / 2));
+    for pair in text.as_bytes().chunks_exact(2) {
+        let digit = |digit: u8| char::from(digit).to_digit(16);
+        let byte = digit(pair[0])? << 4 | digit(pair[1])?;
+        bytes.push(u8::try_from(byte).ok()?);
+    }
+    Some(bytes)
 }
 
 /// Finds the key of an identity.

@@ -7,11 +7,14 @@
 
 mod common;
 
-use common::ends::{session, shake, shake_with};
+use std::sync::Arc;
+
+use common::ends::{SERVER, UNIX, clock, session, shake, shake_with};
 use common::{EchoServer, anchors, assert_echo, client, connector, identity, server_config};
+use dtls::core::{Connection, HelloOutcome, HelloVerifier, Progress};
 use dtls::{
-    ClientAuth, ClientConfig, PskKey, ServerConfig, ServerConfigBuilder, Session, TicketKey,
-    TicketKeys, Trust,
+    ClientAuth, ClientConfig, PskKey, ServerConfig, ServerConfigBuilder, Session, SharedSecret,
+    TicketKey, TicketKeys, Trust,
 };
 use dtls_certs::Profile;
 
@@ -149,6 +152,54 @@ fn a_session_made_under_another_policy_is_not_resumed_though_the_keys_are_shared
                 "made at {made}, offered to {offered}"
             );
         }
+    }
+}
+
+#[test]
+fn servers_that_share_a_secret_resume_each_others_sessions_across_a_rotation() {
+    let [old, new] = [1, 2].map(|id| SharedSecret::from_hex(id, &format!("{id:064}")).unwrap());
+    let shared = |current, other| {
+        let config = server_config().shared_secrets(current, other);
+        config.build().unwrap()
+    };
+    let client = client(Trust::Anchors(anchors()));
+    let session = first(&client, &shared(&old, None));
+    for (server, resumed) in [
+        (shared(&old, None), true),
+        (shared(&old, Some(&new)), true),
+        (shared(&new, Some(&old)), true),
+        (shared(&new, None), false),
+    ] {
+        assert_eq!(resumes(&client, &server, &session), resumed);
+    }
+}
+
+#[test]
+fn a_server_takes_a_cookie_of_another_one_that_shares_its_secret_and_of_no_other() {
+    let [secret, foreign] = ["a", "b"].map(|digit| SharedSecret::from_hex(1, &digit.repeat(64)));
+    let verifier = |secret: &SharedSecret| {
+        let config = server_config().shared_secrets(secret, None).build();
+        HelloVerifier::new(Arc::new(config.unwrap()), Arc::default()).unwrap()
+    };
+    let (secret, foreign) = (secret.unwrap(), foreign.unwrap());
+    for (second, taken) in [(verifier(&secret), true), (verifier(&foreign), false)] {
+        let mut servers = [verifier(&secret), second];
+        let (peer, local) = ("192.0.2.1:4000".parse().unwrap(), SERVER.parse().unwrap());
+        let (config, now) = (client(Trust::Anchors(anchors())), clock());
+        let mut client =
+            Connection::connect(&config, "localhost", local, None, &Arc::default(), now).unwrap();
+        let mut outcomes = Vec::new();
+        for server in &mut servers {
+            assert_eq!(client.handshake(now).unwrap(), Progress::Waiting);
+            let hello = client.transmit().unwrap();
+            let outcome = server.receive(&hello, peer, local, UNIX, now).unwrap();
+            if let HelloOutcome::Answer(answer) = &outcome {
+                client.receive(answer, now);
+            }
+            outcomes.push(outcome);
+        }
+        assert!(matches!(outcomes[0], HelloOutcome::Answer(_)));
+        assert_eq!(matches!(outcomes[1], HelloOutcome::Verified(_)), taken);
     }
 }
 

@@ -14,6 +14,7 @@ mod preset;
 mod file;
 mod layers;
 mod psk_file;
+mod shared_keys;
 mod allow;
 mod clients;
 mod listener;

@@ -170,6 +170,10 @@ fn settings_that_contradict_each_other_are_refused_with_the_remedy() {
             ["--allow-file: ", ":1: ", "psk:IDENTITY"],
         ),
         (
+            vec!["--shared-keys", &cert],
+            ["--shared-keys: ", ":1: ", "openssl rand -hex 32"],
+        ),
+        (
             vec!["--alpn", ""],
             ["--alpn: ", "application protocol", "1 to 255"],
         ),

@@ -170,6 +170,42 @@ fn keys_and_lists_that_have_changed_hold_for_new_connections_and_old_sessions() 
 }
 
 #[test]
+fn servers_with_one_key_file_resume_each_others_sessions_across_a_rotation() {
+    let pki = Pki::new();
+    pki.files(Profile::SERVER);
+    let [old, new] = [1, 2].map(|id| format!("{id}:{id:064}\n"));
+    put(&pki, "shared", &old);
+    let config = "[[listener]]\nlisten = \"127.0.0.1:0\"\ncert = \"server.pem\"\n\
+                  key = \"server.key\"\nshared-keys = \"shared\"\n";
+    put(&pki, "server.toml", config);
+    let file = pki.path("server.toml");
+    let mut servers = [(), ()].map(|()| Server::from(command(["--config", &file])));
+    let connector = DtlsConnector::new(pki.client().build().unwrap());
+    let made = |server: &Server| {
+        let stream = connector.connect("localhost", server.address);
+        stream.unwrap().session().unwrap()
+    };
+    let resumes = |server: &Server, session| {
+        let stream = connector.resume("localhost", server.address, session);
+        stream.unwrap().info().resumed
+    };
+    let of_old = made(&servers[0]);
+    assert!(resumes(&servers[1], &of_old));
+    for (text, resumed) in [
+        (format!("{old}{new}"), true),
+        (format!("{new}{old}"), true),
+        (new.clone(), false),
+    ] {
+        put(&pki, "shared", text);
+        for server in &mut servers {
+            server.program.wait_for("shared has changed");
+            assert_eq!(resumes(server, &of_old), resumed);
+        }
+    }
+    assert!(resumes(&servers[1], &made(&servers[0])));
+}
+
+#[test]
 fn a_newly_revoked_client_is_refused() {
     let pki = Pki::new();
     let revoked = Profile {

@@ -21,6 +21,7 @@ use crate::core::hello::install_cookie_callbacks;
 use crate::core::limits::{Limits, PrefixLengths};
 use crate::error::ConfigError;
 use crate::psk::{PskKey, PskLookup, ServerPsk};
+use crate::shared::{self, SharedSecret};
 use crate::sys::ssl::RetransmissionTimer;
 use crate::tickets::TicketKeys;
 use crate::verify::Trust;
@@ -301,14 +302,27 @@ impl ServerConfigBuilder {
         self
     }
 
-    /// Goes on with the keys of `other` for cookies and, unless some are given, tickets: for a
+    /// Takes the keys of cookies and session tickets from secrets that other servers have too: each
+    /// completes a handshake that another began, and resumes a session that another made. It issues
+    /// with `current` and takes what either made, so change secrets in two steps: first give every
+    /// server the new one as `other`, then as `current`. Clocks may differ by a minute.
+    #[must_use]
+    pub fn shared_secrets(mut self, current: &SharedSecret, other: Option<&SharedSecret>) -> Self {
+        let (cookies, tickets) = shared::keys(current, other);
+        self.cookies = Some(Arc::new(cookies));
+        self.ticket_keys = Some(tickets);
+        self
+    }
+
+    /// Goes on with the keys of `other` for cookies and tickets, unless some are given: for a
     /// configuration that takes its place, see
     /// [`ListenerHandle::replace_config`](crate::ListenerHandle::replace_config).
     #[must_use]
     pub fn keys_of(mut self, other: &ServerConfig) -> Self {
         self.ticket_keys
             .get_or_insert_with(|| other.tickets.clone());
-        self.cookies = Some(Arc::clone(&other.cookies));
+        self.cookies
+            .get_or_insert_with(|| Arc::clone(&other.cookies));
         self
     }
 

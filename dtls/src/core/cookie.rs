@@ -42,6 +42,9 @@ pub struct CookieJar {
 struct Keys {
     current: Key,
     previous: Option<Key>,
+    /// Whether other servers have the same keys: then they change when they are told to, and the
+    /// clocks differ.
+    shared: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -87,8 +90,25 @@ impl CookieJar {
             keys: Mutex::new(Keys {
                 current,
                 previous: None,
+                shared: false,
             }),
         })
+    }
+
+    /// A jar whose keys other servers have too. It issues with `current` and takes cookies of both.
+    pub(crate) fn shared(current: (u8, &[u8; 64]), previous: Option<(u8, &[u8; 64])>) -> Self {
+        let key = |(id, secret): (u8, &[u8; 64])| Key {
+            id,
+            born: 0,
+            hmac: Hmac::new(secret.into()),
+        };
+        Self {
+            keys: Mutex::new(Keys {
+                current: key(current),
+                previous: previous.map(key),
+                shared: true,
+            }),
+        }
     }
 
     /// Writes the cookie of `peer` at `local` into `cookie` and returns its length. Rotates the
@@ -103,6 +123,7 @@ impl CookieJar {
     ) -> Result<usize, ErrorStack> {
         let key = {
             let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+            let may_rotate = may_rotate && !keys.shared;
             if may_rotate && now.saturating_sub(keys.current.born) >= ROTATION {
                 let next = Key::random(keys.current.id.wrapping_add(1), now)?;
                 keys.previous = Some(std::mem::replace(&mut keys.current, next));
@@ -132,17 +153,20 @@ impl CookieJar {
         let issued = u32::from_be_bytes(time);
         let age = coarse(now).wrapping_sub(issued);
         let from_the_future = issued.wrapping_sub(coarse(now));
-        if u64::from(age) > LIFETIME && u64::from(from_the_future) > SKEW {
-            return false;
-        }
-        let key = {
+        let (key, lifetime) = {
             let keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
-            [Some(&keys.current), keys.previous.as_ref()]
+            let key = [Some(&keys.current), keys.previous.as_ref()]
                 .into_iter()
                 .flatten()
                 .find(|key| key.id == id)
-                .cloned()
+                .cloned();
+            // The clock of the server that issued it may have been slow.
+            let slow = if keys.shared { SKEW } else { 0 };
+            (key, LIFETIME + slow)
         };
+        if u64::from(age) > lifetime && u64::from(from_the_future) > SKEW {
+            return false;
+        }
         key.is_some_and(|key| {
             key.mac(peer, local, time)
                 .verify_truncated_left(&mac)
@@ -239,6 +263,34 @@ mod tests {
         assert!(verify(&jar, PEER, LOCAL, just_before + LIFETIME, &cookie));
         issue(&jar, PEER, LOCAL, NOW + ROTATION);
         assert!(!verify(&jar, PEER, LOCAL, just_before + LIFETIME, &cookie));
+    }
+
+    #[test]
+    fn jars_that_share_keys_take_each_others_cookies_across_a_rotation_and_a_minute_of_skew() {
+        let (old, new) = ((1, &[7; 64]), (2, &[8; 64]));
+        let [before, between, after] = [
+            CookieJar::shared(old, Some(new)),
+            CookieJar::shared(new, Some(old)),
+            CookieJar::shared(new, None),
+        ];
+        for (issuing, verifying, good) in [
+            (&before, &between, true),
+            (&between, &before, true),
+            (&between, &after, true),
+            (&before, &after, false),
+        ] {
+            for skew in [0, SKEW] {
+                // The issuer's clock is slow, then fast; keys do not change by themselves.
+                for (then, now) in [(NOW, NOW + skew + 2), (NOW + skew, NOW)] {
+                    let cookie = issue(issuing, PEER, LOCAL, then);
+                    assert_eq!(verify(verifying, PEER, LOCAL, now, &cookie), good);
+                }
+            }
+        }
+        let cookie = issue(&before, PEER, LOCAL, NOW);
+        let late = NOW + LIFETIME + SKEW;
+        assert!(verify(&before, PEER, LOCAL, late, &cookie));
+        assert!(!verify(&before, PEER, LOCAL, late + 1, &cookie));
     }
 
     #[test]

@@ -14,6 +14,7 @@ use super::allow::AllowFileError;
 use super::clients::{Clients, Keys};
 use super::options::ListenerOptions;
 use super::psk_file::PskFileError;
+use super::shared_keys::{SharedKeys, SharedKeysError};
 use super::values::{ClientAuth, NamedIdentity};
 use crate::stats::Stats;
 use crate::throwaway;
@@ -141,6 +142,9 @@ pub(crate) enum Problem {
     /// The allow list is of no use.
     #[error(transparent)]
     Allow(AllowFileError),
+    /// The shared keys are of no use.
+    #[error(transparent)]
+    SharedKeys(SharedKeysError),
     /// A hint for nobody.
     #[error("a hint helps to choose among pre-shared keys; add --psk-file, or leave it out")]
     HintWithoutPsk,
@@ -189,6 +193,11 @@ pub(super) fn ready(
     let mut builder = builder
         .client_auth(clients.trust)
         .session_scope(clients.session_scope);
+    if let Some(path) = &options.shared_keys {
+        let keys =
+            SharedKeys::read(path).map_err(|error| Problem::SharedKeys(error).of("shared-keys"))?;
+        builder = builder.shared_secrets(&keys.current, keys.other.as_ref());
+    }
     if let Some(before) = before {
         builder = builder.keys_of(&before.dtls);
     }

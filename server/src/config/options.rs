@@ -72,6 +72,13 @@ pub(crate) struct ListenerOptions {
     #[arg(long, value_name = "TEXT", help_heading = "Identity")]
     pub(crate) psk_hint: Option<String>,
 
+    /// Take the keys of cookies and session tickets from this file, which every server behind the
+    /// same address has: a line is NUMBER:SECRET, the secret in hexadecimal ("openssl rand -hex 32").
+    /// The first line's issues, a second line's is taken as well
+    #[arg(long, value_name = "FILE", help_heading = "Identity")]
+    #[serde(serialize_with = "path")]
+    pub(crate) shared_keys: Option<PathBuf>,
+
     /// Whether clients must show a certificate; one who has a pre-shared key need not
     /// [default: required with --client-ca or --client-pin, otherwise off]
     #[arg(long, value_enum, value_name = "WHETHER", help_heading = "Clients")]
@@ -187,6 +194,7 @@ impl ListenerOptions {
             sni: self.sni.or(other.sni),
             psk_file: self.psk_file.or(other.psk_file),
             psk_hint: self.psk_hint.or(other.psk_hint),
+            shared_keys: self.shared_keys.or(other.shared_keys),
             client_auth: self.client_auth.or(other.client_auth),
             client_ca: self.client_ca.or(other.client_ca),
             client_crl: self.client_crl.or(other.client_crl),
@@ -232,6 +240,7 @@ impl ListenerOptions {
             &mut self.client_ca,
             &mut self.client_crl,
             &mut self.allow_file,
+            &mut self.shared_keys,
         ];
         let named = self.sni.iter_mut().flatten();
         let named = named.flat_map(|named| [&mut named.cert, &mut named.key]);
