@@ -107,6 +107,7 @@ fn decisions_of_an_earlier_run_are_played_again() {
     let folder = runs
         .iter()
         .filter(|run| run["scenario"] == "handshake-drop-flight4")
+        .filter(|run| run["server"] == "ours" && run["client"] == "ours")
         .find_map(|run| run["evidence"].as_str())
         .expect("one was played");
     let file = format!("{folder}/decisions.jsonl");
