@@ -12,6 +12,7 @@ mod limits;
 mod system;
 mod metrics;
 mod pacer;
+mod run;
 mod worker;
 mod attempt;
 mod exchange;
@@ -48,8 +49,9 @@ use metrics::{Counters, MetricsError};
 pub(crate) use plan::{Mix, Rate};
 use plan::{Plan, PlanError};
 use report::{Consumption, Facts, Report};
+use run::{Destination, Run};
 use system::{ProcessError, Usage};
-use worker::{Destination, Run, Worker};
+use worker::Worker;
 
 /// Why there is nothing to report.
 #[derive(Debug, thiserror::Error)]

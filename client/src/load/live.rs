@@ -12,7 +12,7 @@ use crate::clock::now;
 
 use super::measure::Phase;
 use super::report::text::duration;
-use super::worker::Run;
+use super::run::Run;
 
 /// The view.
 #[derive(Debug)]

@@ -20,7 +20,7 @@ use super::measure::{Latency, Percentiles, Phase, Tally, Window, Wire};
 use super::metrics::Counters;
 use super::outcome::Stage;
 use super::plan::Plan;
-use super::worker::Stopped;
+use super::run::Stopped;
 
 pub(crate) use knee::Knee;
 pub(crate) use merge::COMPARED;

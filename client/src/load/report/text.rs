@@ -11,7 +11,7 @@ use crate::cli::Mode;
 use crate::load::doubts::Kind;
 use crate::load::measure::{Phase, Wire};
 use crate::load::plan::humane;
-use crate::load::worker::Stopped;
+use crate::load::run::Stopped;
 
 const BAD: Style = AnsiColor::Red.on_default().bold();
 const DOUBT: Style = AnsiColor::Yellow.on_default();
