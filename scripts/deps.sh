@@ -31,6 +31,19 @@ configures() { perl -MFindBin -MIPC::Cmd -MFile::Compare -MTime::Piece -e 1 2>/d
 has() { command -v "$1" >/dev/null; }
 finds_openssl() { pkg-config --exists openssl 2>/dev/null; }
 
+# Some packages come with a service that starts with the machine; the tests start the programs
+# themselves, and nobody asked for more.
+stop_services() { # the command that gives root's rights
+  [[ -d /run/systemd/system ]] || return 0
+  local name
+  for name in radsecproxy freeradius rsyslog; do
+    [[ " $packages " == *" $name "* ]] || continue
+    echo "deps: disabling the service $name, which came with its package" >&2
+    "$@" systemctl --quiet disable --now "$name" ||
+      echo "deps: $name may run as a service now; systemctl disable --now $name ends that" >&2
+  done
+}
+
 # Notes the packages as missing when the wanted set of tools needs them and the check fails.
 needed() { # sets of tools, check, packages, reason
   local sets=$1 check=$2 names=$3 reason=$4
@@ -57,6 +70,12 @@ needed "memcheck" "has valgrind" "valgrind libc6-dbg" "watches every memory acce
 needed "test peers" "has gnutls-cli" "gnutls-bin" "gnutls-cli and gnutls-serv, as other ends"
 needed "peers" "has coap-server-openssl" "libcoap3-bin" "coap-server, as another other end"
 needed "test" "has socat" "socat" "another other end"
+needed "test" "has coap-client-openssl" "libcoap3-bin" "CoAP clients with DTLS and a server without"
+needed "test" "has radsecproxy" "radsecproxy" "asks over RADIUS/DTLS"
+needed "test" "has freeradius" "freeradius" "answers behind us, without DTLS"
+needed "test" "has radclient" "freeradius-utils" "radclient, asks radsecproxy"
+needed "test" "has rsyslogd" "rsyslog" "collects syslog behind us, without DTLS"
+needed "test" "has logger" "bsdutils" "logger, sends syslog"
 
 give_up() {
   echo "deps: $1" >&2
@@ -65,7 +84,7 @@ give_up() {
 
 install_packages() {
   local as_root=() updated=false
-  local command="apt-get install -y --no-install-recommends$packages"
+  local command="apt-get install -y --no-remove --no-install-recommends$packages"
   has apt-get || give_up "no apt-get here; install by hand what provides:$packages"
   if ((EUID != 0)); then
     has sudo || give_up "installing needs root; run as root: apt-get update && $command"
@@ -86,10 +105,11 @@ install_packages() {
     fi
   done
   # shellcheck disable=SC2086 # the list is split into its names on purpose
-  if ! apt install -y --no-install-recommends $packages; then
-    ! $updated && update && apt install -y --no-install-recommends $packages ||
+  if ! apt install -y --no-remove --no-install-recommends $packages; then
+    ! $updated && update && apt install -y --no-remove --no-install-recommends $packages ||
       give_up "installing failed; mend what apt-get says above, then run: $command"
   fi
+  stop_services "${as_root[@]}"
 }
 
 if [[ -n $packages ]]; then

@@ -13,6 +13,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, BufRead as _, BufReader, Read, Write as _};
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
@@ -47,6 +48,14 @@ impl Pki {
     /// A file of the PKI's directory, as an argument.
     pub(crate) fn path(&self, name: &str) -> String {
         self.dir.path().join(name).to_str().unwrap().to_owned()
+    }
+
+    /// Writes a file that only its owner may read, and gives its name as an argument.
+    pub(crate) fn private(&self, name: &str, contents: &str) -> String {
+        let path = self.path(name);
+        fs::write(&path, contents).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        path
     }
 
     /// Writes a chain and a key, and gives their file names as arguments.
@@ -144,11 +153,11 @@ impl Program {
         self.child.id()
     }
 
-    /// Writes to its standard input, which stays open.
+    /// Writes to its standard input, which stays open. In one piece: some programs make a datagram of
+    /// each read.
     pub(crate) fn type_line(&mut self, text: &str) {
         let stdin = self.stdin.as_mut().unwrap();
-        writeln!(stdin, "{text}").unwrap();
-        stdin.flush().unwrap();
+        stdin.write_all(format!("{text}\n").as_bytes()).unwrap();
     }
 
     /// Waits for a line that contains `needle`, on either stream.
