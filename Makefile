@@ -89,12 +89,13 @@ fuzz: ## fuzz a parser for a while; FUZZ=record_filter|cookie|heartbeat|known_pe
 fmt: ## format the code
 	cargo fmt --all
 
-check: ## format, clippy and documentation without warnings, dependency direction
+check: ## format, clippy, documentation; dependency direction, tests named in documents
 	@scripts/deps.sh check
 	cargo fmt --all --check || { echo 'run: make fmt' >&2; exit 1; }
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps
 	scripts/check-deps.sh
+	scripts/check-docs.sh
 
 ci: check test lab lab-shared ## everything a change must pass
 

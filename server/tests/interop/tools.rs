@@ -147,6 +147,40 @@ fn socat_reaches_a_plain_service_through_forward() {
     SOCAT_DTLS.assert_verified_echo_and_refusal_through_forward();
 }
 
+/// Asks for new keys on a live connection, which DTLS 1.2 calls renegotiation; then another client
+/// finds the server as it was.
+#[track_caller]
+fn assert_no_renegotiation(peer: Peer, arguments: impl Fn(u16, &str) -> String, ask: &str) {
+    let pki = Pki::new();
+    let server = pki.serve(&[]);
+    let mut client = peer.start(&arguments(server.address.port(), &pki.path("ca.pem")));
+    client.type_line("before");
+    client.wait_for("before");
+    client.type_line(ask);
+    client.wait_for("o renegotiation");
+    let mut other = GNUTLS_CLI.start(&server, &pki.path("ca.pem"));
+    other.type_line("afterwards");
+    other.wait_for("afterwards");
+}
+
+#[test]
+fn openssl_s_client_may_not_renegotiate() {
+    assert_no_renegotiation(
+        OPENSSL,
+        |port, ca| format!("s_client -dtls1_2 -connect 127.0.0.1:{port} -CAfile {ca}"),
+        "R",
+    );
+}
+
+#[test]
+fn gnutls_cli_may_not_renegotiate() {
+    assert_no_renegotiation(
+        GNUTLS,
+        |port, ca| format!("--udp --port {port} --x509cafile {ca} --inline-commands 127.0.0.1"),
+        "^renegotiate^",
+    );
+}
+
 const KEY: &str = "00112233445566778899aabbccddeeff";
 
 /// The client is offered nothing but the one suite; `says` is how it names it afterwards.
