@@ -237,6 +237,22 @@ fn a_flight_that_is_due_when_a_datagram_comes_is_counted_as_sent_again() {
 }
 
 #[test]
+fn a_flight_that_is_due_when_its_answer_comes_is_not_sent_again() {
+    let mut pair = Pair::new();
+    let flight_1 = pair.client_writes();
+    let flight_2 = pair.at_server(&flight_1);
+    let due = now() + FIRST_TIMER;
+    while due > now() {
+        std::thread::park_timeout(due.saturating_duration_since(now()));
+    }
+    let flight_3 = pair.at_client(&flight_2);
+    assert_eq!((flight_3.len(), pair.client.retransmissions()), (1, 0));
+    let flight_4 = pair.at_server(&flight_3);
+    pair.finish_from(&flight_4);
+    pair.assert_data_both_ways();
+}
+
+#[test]
 fn a_forged_question_before_the_real_one_costs_time_only() {
     let mut pair = Pair::new();
     let flight_1 = pair.client_writes();

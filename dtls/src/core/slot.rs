@@ -91,6 +91,16 @@ impl Slot {
         self.outbound.push_back(record);
     }
 
+    /// Takes back what was written after so many datagrams.
+    pub(crate) fn withdraw_after(&mut self, datagrams: usize) -> VecDeque<Vec<u8>> {
+        self.outbound.split_off(datagrams)
+    }
+
+    /// Queues datagrams that were taken back.
+    pub(crate) fn put_back(&mut self, datagrams: VecDeque<Vec<u8>>) {
+        self.outbound.extend(datagrams);
+    }
+
     /// Gives back the memory that only a handshake needs.
     pub(crate) fn shrink(&mut self) {
         self.inbound.shrink_to_fit();

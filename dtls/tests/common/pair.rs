@@ -43,14 +43,27 @@ impl Pair {
         profile: Profile,
         adjust: impl FnOnce(ServerConfigBuilder) -> ServerConfigBuilder,
     ) -> Self {
+        Self::timed(profile, FIRST_TIMER, adjust)
+    }
+
+    /// A pair whose timers never expire in a test, however busy the machine is.
+    pub(crate) fn patient(adjust: impl FnOnce(ServerConfigBuilder) -> ServerConfigBuilder) -> Self {
+        Self::timed(Profile::SERVER, Duration::from_secs(60), adjust)
+    }
+
+    fn timed(
+        profile: Profile,
+        first: Duration,
+        adjust: impl FnOnce(ServerConfigBuilder) -> ServerConfigBuilder,
+    ) -> Self {
+        let longest = first.max(LONGEST_TIMER);
         let start = now();
         let (client_stats, server_stats) = (Arc::<Stats>::default(), Arc::<Stats>::default());
         let client = ClientConfig::builder(ServerTrust::Anchors(anchors()))
-            .retransmission_timer(FIRST_TIMER, LONGEST_TIMER)
+            .retransmission_timer(first, longest)
             .build()
             .unwrap();
-        let server = ServerConfig::builder(identity(profile))
-            .retransmission_timer(FIRST_TIMER, LONGEST_TIMER);
+        let server = ServerConfig::builder(identity(profile)).retransmission_timer(first, longest);
         let server = Arc::new(adjust(server).build().unwrap());
         let peer = SERVER.parse().unwrap();
         Self {

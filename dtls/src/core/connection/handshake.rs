@@ -24,11 +24,16 @@ impl Connection {
     /// # Errors
     /// The handshake failed; transmit once more, there may be an alert for the peer.
     pub fn handshake(&mut self, now: Instant) -> Result<Progress, HandshakeError> {
+        let waiting = self.stream.get_ref().waiting().count();
         // OpenSSL looks at its timer before it reads, and would do this unseen: the other end's own
-        // repetition often comes in the same instant.
-        if sys::ssl::get_timeout(self.stream.ssl()) == Some(Duration::ZERO) {
-            self.send_again()?;
-        }
+        // repetition often comes in the same instant, and sometimes the answer does.
+        let again = if sys::ssl::get_timeout(self.stream.ssl()) == Some(Duration::ZERO)
+            && self.write_again()?
+        {
+            Some(self.stream.get_mut().withdraw_after(waiting))
+        } else {
+            None
+        };
         for _ in 0..MAX_STEPS {
             sys::ssl::clear_errors();
             let step = self.stream.do_handshake();
@@ -54,6 +59,12 @@ impl Connection {
                     return Err(self.handshake_error(&error));
                 }
             }
+        }
+        if let Some(again) = again
+            && self.stream.get_ref().waiting().count() == waiting
+        {
+            self.stream.get_mut().put_back(again);
+            self.count_retransmission();
         }
         self.unread = false;
         self.timers
@@ -85,26 +96,29 @@ impl Connection {
             if self.begin_anew(now)? {
                 return Ok(());
             }
-            self.send_again()?;
+            if self.write_again()? {
+                self.count_retransmission();
+            }
         }
         self.timers
             .retransmit_in(now, sys::ssl::get_timeout(self.stream.ssl()));
         Ok(())
     }
 
-    /// Sends the last flight again, in shorter datagrams if it was lost before; OpenSSL's timer has
-    /// expired.
-    fn send_again(&mut self) -> Result<(), HandshakeError> {
+    /// Writes the last flight again, in shorter datagrams if it was lost before; OpenSSL's timer has
+    /// expired. Says whether there is one.
+    fn write_again(&mut self) -> Result<bool, HandshakeError> {
         self.lower_mtu_after_expiry();
         match sys::ssl::handle_timeout(sys::ssl::ssl_mut(&mut self.stream)) {
-            sys::ssl::Expired::Resent => {
-                self.cost.retransmissions += 1;
-                self.stats.count(Counter::Retransmissions);
-            }
-            sys::ssl::Expired::NotYet => {}
-            sys::ssl::Expired::GaveUp => return Err(self.timed_out()),
+            sys::ssl::Expired::Resent => Ok(true),
+            sys::ssl::Expired::NotYet => Ok(false),
+            sys::ssl::Expired::GaveUp => Err(self.timed_out()),
         }
-        Ok(())
+    }
+
+    fn count_retransmission(&mut self) {
+        self.cost.retransmissions += 1;
+        self.stats.count(Counter::Retransmissions);
     }
 
     /// A client that OpenSSL has answering a forged `HelloVerifyRequest` would repeat a hello that
