@@ -38,6 +38,8 @@ pub enum Command {
     Explore(ExploreArgs),
     /// Compare how long handshakes take on a lossy wire, simulated, with what flights and timers say.
     Oracle(OracleArgs),
+    /// List the rules of DTLS 1.2, the scenarios that show each, and what the newest run says.
+    Rules(RulesArgs),
 }
 
 /// `dtls-lab list`.
@@ -46,6 +48,26 @@ pub struct ListArgs {
     /// Read the scenarios from this folder instead of the built-in set.
     #[arg(long, value_name = "DIR")]
     pub scenarios: Option<PathBuf>,
+}
+
+/// `dtls-lab rules`.
+#[derive(Debug, Args)]
+pub struct RulesArgs {
+    /// Read the scenarios from this folder instead of the built-in set.
+    #[arg(long, value_name = "DIR")]
+    pub scenarios: Option<PathBuf>,
+
+    /// The report that holds the verdicts, as a run leaves it.
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "target/lab/latest/report.json"
+    )]
+    pub report: PathBuf,
+
+    /// How to print the rules.
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Format::Text)]
+    pub format: Format,
 }
 
 /// `dtls-lab run`.

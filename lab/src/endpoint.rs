@@ -6,13 +6,13 @@
 pub mod process;
 
 use std::ffi::OsString;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use dtls_certs::{File, PkiFiles, Profile};
+use dtls_certs::PkiFiles;
 
-use crate::scenario::{Implementation, Play};
+use crate::scenario::{Implementation, Play, Scenario};
 use process::Stream;
 
 /// Which side of a connection.
@@ -71,28 +71,27 @@ pub struct Setting<'a> {
     pub server: SocketAddr,
     /// The test PKI.
     pub pki: &'a PkiFiles,
-    /// The client's address.
-    pub client: IpAddr,
-    /// The server's certificate.
-    pub certificate: Profile,
     /// Folder of the run's evidence.
     pub evidence: &'a Path,
-    /// How many clients start at once.
-    pub clients: u32,
+    /// How many clients there are, and how they come.
+    pub scenario: &'a Scenario,
 }
 
 impl Setting<'_> {
-    /// An argument of a scenario with `{client}` and `{server}` replaced by the addresses of this run.
-    fn fill_in(&self, argument: &str) -> String {
-        let text = |address: IpAddr| match address {
-            IpAddr::V4(address) => address.to_string(),
-            IpAddr::V6(address) => format!("[{address}]"),
-        };
-        argument
-            .replace("{client}", &text(self.client))
-            .replace("{server}", &text(self.server.ip()))
+    /// Whether one process plays all clients and counts for itself what came through.
+    pub fn counts_for_itself(&self, client: Implementation) -> bool {
+        let ours_resumes = self.scenario.resume && client == Implementation::Ours;
+        self.scenario.clients > 1 && (self.scenario.in_turn.is_none() || ours_resumes)
+    }
+
+    /// The file with the authorities between the server's certificate and the root.
+    pub fn authorities(&self) -> PathBuf {
+        self.evidence.join(AUTHORITIES)
     }
 }
+
+/// Its name in the folder of the run's evidence.
+pub const AUTHORITIES: &str = "authorities.pem";
 
 impl Programs {
     /// Says whether the program for this role exists.
@@ -132,10 +131,8 @@ impl Programs {
     /// The command that starts the server of `play`.
     pub fn server_command(&self, play: &Play, setting: &Setting<'_>) -> Command {
         let address = setting.server.to_string();
-        let (chain, key) = (
-            setting.pki.chain(setting.certificate),
-            setting.pki.key(setting.certificate),
-        );
+        let certificate = setting.scenario.certificate;
+        let (chain, key) = (setting.pki.chain(certificate), setting.pki.key(certificate));
         let keylog = setting.evidence.join("server.keylog").into_os_string();
         let mut command;
         match play.server {
@@ -149,9 +146,9 @@ impl Programs {
                     "--format",
                     "json",
                 ]);
-                // A client whose close_notify was lost would keep it for longer than it may take.
-                command.args(["--drain-timeout", "1s"]);
                 command.arg("--cert").arg(chain).arg("--key").arg(key);
+                // What a lost close_notify holds up must not hold up the lab.
+                command.args(["--drain-timeout", "1s"]);
                 command.args([OsString::from("--keylog"), keylog]);
                 command.args(&self.server_args);
             }
@@ -160,44 +157,55 @@ impl Programs {
                 command.args(["s_server", "-dtls1_2", NON_BLOCKING, "-accept", &address]);
                 command.arg("-cert").arg(chain).arg("-key").arg(key);
                 // -cert takes only the leaf from a file.
-                let intermediate = setting.pki.path(File::Intermediate);
-                command.arg("-cert_chain").arg(intermediate);
+                command.arg("-cert_chain").arg(setting.authorities());
                 command.args([OsString::from("-keylogfile"), keylog]);
             }
         }
-        command.args(play.server_args.iter().map(|arg| setting.fill_in(arg)));
+        command.args(&play.server_args);
         clean_environment(&mut command);
         command
     }
 
-    /// The command that starts the client of `play`, or why it cannot play.
+    /// The command that starts the client of `play` whose turn it is, from 0, or why it cannot play.
     ///
     /// # Errors
     ///
     /// A reason when the implementation cannot be as many clients at once as the scenario asks for.
-    pub fn client_command(&self, play: &Play, setting: &Setting<'_>) -> Result<Command, String> {
+    pub fn client_command(
+        &self,
+        play: &Play,
+        setting: &Setting<'_>,
+        turn: u32,
+    ) -> Result<Command, String> {
         let address = setting.server.to_string();
         let ca = setting.pki.ca();
         let keylog = setting.evidence.join("client.keylog");
         let mut command;
         match play.client {
-            Implementation::Ours if setting.clients > 1 => {
-                let clients = setting.clients.to_string();
-                let at_once = setting.clients.min(MOST_AT_ONCE).to_string();
+            Implementation::Ours if setting.counts_for_itself(play.client) => {
+                let scenario = setting.scenario;
+                let clients = scenario.clients.to_string();
+                let at_once = match scenario.in_turn {
+                    Some(_) => "1".to_owned(),
+                    None => scenario.clients.min(MOST_AT_ONCE).to_string(),
+                };
                 command = Command::new(&self.client);
                 command.args(["load", &address, "--connections", &clients]);
                 command.args(["--concurrency", &at_once, "--messages", "1", "--size", "64"]);
                 command.args(["--format", "json"]).arg("--ca").arg(ca);
+                if scenario.resume {
+                    command.arg("--resume");
+                }
             }
             Implementation::Ours => {
                 command = Command::new(&self.client);
                 command.args(["connect", &address, "--format", "json"]);
                 command.arg("--ca").arg(ca).arg("--keylog").arg(keylog);
             }
-            Implementation::Openssl if setting.clients > 1 => {
+            Implementation::Openssl if setting.counts_for_itself(play.client) => {
                 return Err(format!(
                     "s_client cannot be {} clients at once",
-                    setting.clients
+                    setting.scenario.clients
                 ));
             }
             Implementation::Openssl => {
@@ -205,9 +213,14 @@ impl Programs {
                 command.args(["s_client", "-dtls1_2", NON_BLOCKING, "-connect", &address]);
                 command.arg("-CAfile").arg(ca).arg("-verify_return_error");
                 command.arg("-keylogfile").arg(keylog);
+                if setting.scenario.resume {
+                    let session = setting.evidence.join("session.pem");
+                    let flag = if turn == 0 { "-sess_out" } else { "-sess_in" };
+                    command.arg(flag).arg(session);
+                }
             }
         }
-        command.args(play.client_args.iter().map(|arg| setting.fill_in(arg)));
+        command.args(&play.client_args);
         clean_environment(&mut command);
         Ok(command)
     }

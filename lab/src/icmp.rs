@@ -105,7 +105,30 @@ pub fn kinds_of(family: Family) -> impl Iterator<Item = &'static Kind> {
 /// When `source` or the 4-tuple is not of the kind's IP version.
 #[must_use]
 pub fn forge(kind: &Kind, source: IpAddr, quoted: &Path, mtu: u32) -> Vec<u8> {
-    let quote = quote(quoted);
+    build(kind, source, quoted, mtu, &guessed_quote(quoted))
+}
+
+/// The packet-too-big with which the router at `router` answers the sender of `frame`, which went
+/// along `path` and is longer than `mtu`.
+///
+/// # Panics
+///
+/// When `router` and `path` are of different IP versions.
+#[must_use]
+pub fn packet_too_big(router: IpAddr, path: &Path, frame: &[u8], mtu: u16) -> Vec<u8> {
+    let family = Family::of(path.source.ip());
+    let kind = kinds_of(family).find(|kind| kind.name == PACKET_TOO_BIG);
+    let kind = kind.expect("both families have it");
+    // As much of the packet as RFC 1812 §4.3.2.3 asks for.
+    let packet = &frame[etherparse::Ethernet2Header::LEN..];
+    let quote = &packet[..packet.len().min(LONGEST_QUOTE)];
+    build(kind, router, path, mtu.into(), quote)
+}
+
+/// Bytes of a packet that a router quotes, so that its answer stays within 576 bytes.
+const LONGEST_QUOTE: usize = 528;
+
+fn build(kind: &Kind, source: IpAddr, quoted: &Path, mtu: u32, quote: &[u8]) -> Vec<u8> {
     let builder = PacketBuilder::ethernet2(quoted.destination_mac, quoted.source_mac);
     // The second word: the MTU of a packet-too-big, zero (unused, or pointer 0) elsewhere. ICMP
     // keeps the MTU in its lower half (RFC 1191 §4), ICMPv6 has the whole word (RFC 4443 §3.2).
@@ -120,11 +143,11 @@ pub fn forge(kind: &Kind, source: IpAddr, quoted: &Path, mtu: u32) -> Vec<u8> {
         (IpAddr::V4(source), IpAddr::V4(target)) if kind.family == Family::Ipv4 => builder
             .ipv4(source.octets(), target.octets(), HOP_LIMIT)
             .icmpv4_raw(kind.icmp_type, kind.code, word)
-            .write(&mut frame, &quote),
+            .write(&mut frame, quote),
         (IpAddr::V6(source), IpAddr::V6(target)) if kind.family == Family::Ipv6 => builder
             .ipv6(source.octets(), target.octets(), HOP_LIMIT)
             .icmpv6_raw(kind.icmp_type, kind.code, word)
-            .write(&mut frame, &quote),
+            .write(&mut frame, quote),
         (source, target) => {
             panic!("no {:?} error goes from {source} to {target}", kind.family)
         }
@@ -133,8 +156,9 @@ pub fn forge(kind: &Kind, source: IpAddr, quoted: &Path, mtu: u32) -> Vec<u8> {
     frame
 }
 
-/// The IP header, UDP header and first bytes of a datagram along `path`, as a router quotes it.
-fn quote(path: &Path) -> Vec<u8> {
+/// The IP header, UDP header and first bytes of a datagram along `path`, as far as an outsider can
+/// guess them.
+fn guessed_quote(path: &Path) -> Vec<u8> {
     let datagram = Datagram {
         path: *path,
         payload: &QUOTED_PAYLOAD,

@@ -35,6 +35,7 @@ pub mod wire;
 pub mod packet;
 pub mod record;
 pub mod icmp;
+pub mod rules;
 pub mod endpoint;
 pub mod observe;
 pub mod verdict;

@@ -10,10 +10,12 @@ use std::time::Instant;
 
 use clap::Parser;
 use dtls_certs::{PkiFiles, TestPki};
-use dtls_lab::cli::{BackendArg, Cli, Command, FamilyArg, Format, ListArgs, RunArgs};
+use dtls_lab::cli::{BackendArg, Cli, Command, FamilyArg, Format, ListArgs, RulesArgs, RunArgs};
 use dtls_lab::endpoint::{MissingProgram, Programs, Role, process};
 use dtls_lab::netns::{self, NamespaceError};
-use dtls_lab::report::{Report, Required, Row, Summary, write_json, write_table};
+use dtls_lab::report::{
+    Report, Required, Row, Summary, Verdicts, rule_rows, write_json, write_rules, write_table,
+};
 use dtls_lab::run::{Backend, Finished, Job, Lab, evidence_folder, label};
 use dtls_lab::scenario::{Catalogue, Family, Implementation, Refusal};
 use dtls_lab::schedule::{Filter, PlanError, Planned, Progress, plan, run_all};
@@ -36,6 +38,8 @@ enum LabError {
     NoScenarios(PathBuf),
     #[error("cannot write evidence below {} ({source}): name another folder with --out", path.display())]
     Evidence { path: PathBuf, source: io::Error },
+    #[error("cannot read the report {} ({source}): name another with --report", path.display())]
+    OldReport { path: PathBuf, source: io::Error },
     #[error("cannot make the test PKI: {0}")]
     Pki(#[from] dtls_certs::WriteError),
     #[error(transparent)]
@@ -71,6 +75,7 @@ impl LabError {
             | Self::Requirement(_)
             | Self::Scenarios { .. }
             | Self::NoScenarios(_)
+            | Self::OldReport { .. }
             | Self::Command(CommandError::Usage(_) | CommandError::Decisions { .. }) => 2,
             Self::Evidence { .. }
             | Self::Pki(_)
@@ -95,6 +100,7 @@ fn main() -> ExitCode {
         Command::Explore(arguments) => simulated::explore(&arguments, &progress_bar(0))
             .map(exit)
             .map_err(LabError::from),
+        Command::Rules(arguments) => rules(&arguments).map(|()| ExitCode::SUCCESS),
     };
     done.unwrap_or_else(|error| {
         // `dtls-lab list | head` closes our output on purpose.
@@ -134,6 +140,28 @@ fn list(arguments: &ListArgs) -> Result<(), LabError> {
                 None => writeln!(out)?,
             }
         }
+    }
+    Ok(())
+}
+
+fn rules(arguments: &RulesArgs) -> Result<(), LabError> {
+    let catalogue = catalogue(arguments.scenarios.as_deref())?;
+    let unreadable = |source| LabError::OldReport {
+        path: arguments.report.clone(),
+        source,
+    };
+    // Before anything was run there is no report, and the rules stand all the same.
+    let verdicts = match std::fs::read_to_string(&arguments.report) {
+        Ok(text) => Verdicts::parse(&text)
+            .map_err(io::Error::from)
+            .map_err(unreadable)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Verdicts::default(),
+        Err(error) => return Err(unreadable(error)),
+    };
+    let rows = rule_rows(&catalogue, &verdicts);
+    match arguments.format {
+        Format::Text => write_rules(&mut anstream::stdout().lock(), &rows)?,
+        Format::Json => write_json(&mut io::stdout().lock(), &rows)?,
     }
     Ok(())
 }

@@ -62,6 +62,9 @@ pub enum NamespaceError {
         /// Its last words on stderr.
         message: String,
     },
+    /// Environment: the kernel keeps its choice of ports to itself.
+    #[error("cannot write {PORT_RANGE} in a namespace of our own ({0}): is /proc/sys read-only?")]
+    PortRange(std::io::Error),
     /// Environment: the kernel has no IPv6.
     #[error("this kernel has no IPv6 (`sysctl net.ipv6.conf.all.disable_ipv6`)")]
     NoIpv6,
@@ -175,6 +178,14 @@ pub fn client_addr(family: Family) -> IpAddr {
     }
 }
 
+/// The address of the router that the wire pretends to be, in `family`.
+pub fn router_addr(family: Family) -> IpAddr {
+    match family {
+        Family::Ipv4 => Ipv4Addr::new(10, 99, 0, 254).into(),
+        Family::Ipv6 => Ipv6Addr::new(0xfd99, 0, 0, 0, 0, 0, 0, 0xfe).into(),
+    }
+}
+
 impl Network {
     /// Makes and joins the three namespaces; the calling thread ends up in the wire's.
     ///
@@ -204,6 +215,23 @@ impl Network {
         })
     }
 }
+
+impl Network {
+    /// Leaves the client's namespace one port to choose, so that each program there gets the same as
+    /// the one before it.
+    ///
+    /// # Errors
+    ///
+    /// [`NamespaceError::PortRange`] when the kernel refuses.
+    pub fn single_client_port(&self) -> Result<(), NamespaceError> {
+        self.client.enter()?;
+        // Under /proc/sys/net a thread sees its own namespace; IPv6 follows the same file.
+        std::fs::write(PORT_RANGE, "45684 45684").map_err(NamespaceError::PortRange)
+    }
+}
+
+/// First and last port for sockets that ask for none; ip(7).
+const PORT_RANGE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
 
 fn wire_commands(server: &Namespace, client: &Namespace) -> String {
     let mut commands = String::new();

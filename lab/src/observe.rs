@@ -8,12 +8,12 @@ pub mod pcap;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use etherparse::Ethernet2Header;
 use serde::Serialize;
 
 use crate::clock::until;
-use crate::packet::Direction;
-use crate::record::Place;
+use crate::packet::{self, Datagram, Direction};
+use crate::record::{self, Place, Record};
+use crate::rules::{Arrival, Passing, Watcher};
 use crate::wire::{Cause, Decision, Fate, Origin};
 use pcap::{End, Frame};
 
@@ -49,13 +49,6 @@ pub enum EventKind {
         /// 0, or the number of the duplicate.
         copy: u32,
     },
-    /// The link told an end that a packet of its was too big.
-    TooBig {
-        /// The client's number.
-        flow: u32,
-        /// Which way the word went.
-        direction: Direction,
-    },
     /// What an attacker made reached an end.
     Forged {
         /// The client's number.
@@ -66,6 +59,15 @@ pub enum EventKind {
         inject: usize,
         /// Its name.
         what: String,
+        /// Bytes of the IP packet.
+        length: usize,
+    },
+    /// The link told an end that a packet of its was too big.
+    TooBig {
+        /// The client's number.
+        flow: u32,
+        /// Which way the word went.
+        direction: Direction,
     },
     /// The kernel would not take a frame we sent; it is lost without the scenario's will.
     LostByLab {
@@ -86,11 +88,11 @@ pub struct Handshake {
     newest: Option<u8>,
     /// When that datagram was offered.
     pub newest_at: Duration,
-    /// Transmissions seen of each flight.
-    transmissions: [u32; 6],
     /// Bytes of the longest IP packet with a handshake message, delivered or not, to the server and to
     /// the client.
     pub longest: [usize; 2],
+    /// Transmissions seen of each flight.
+    transmissions: [u32; 6],
     /// Datagrams with application data delivered, to the server and to the client.
     pub data: [u64; 2],
 }
@@ -130,27 +132,25 @@ pub struct Trace {
     pub handshakes: Vec<Handshake>,
     /// Of each flow its number of the newest handshake and the index of that.
     newest: Vec<(u32, usize)>,
-    /// Of each flow what went each way before its client showed a cookie.
-    unverified: Vec<Unverified>,
-    /// Whether an endpoint has sent an encrypted alert: its session is over.
-    pub closed: bool,
+    /// When, by direction, an endpoint has sent an encrypted alert in the newest handshake's
+    /// connection: it is over.
+    pub closed: [Option<Duration>; 2],
     /// Whether the attackers who wait for application data know that it has flowed.
     pub attackers_told: bool,
     /// Forged frames that are decided upon and not yet sent.
     pub forgeries_due: usize,
+    /// The rules of every run.
+    pub rules: Watcher,
+    /// IP fragments that endpoints have sent.
+    pub fragments: u64,
+    /// Datagrams that carry a heartbeat, by direction.
+    pub heartbeats: [u64; 2],
+    /// Bytes of the longest IP packet that carried a datagram since the latest forgery, by direction.
+    pub longest: [usize; 2],
     /// Set when the relay has stopped, with its reason if that is not our request.
     pub relay_ended: Option<Result<(), String>>,
     /// Offered datagrams that complete a handshake or carry data, until they are delivered.
     in_flight: Vec<Pending>,
-}
-
-/// What an address had and gave before it was shown to be the client's own.
-#[derive(Debug, Default)]
-struct Unverified {
-    /// Bytes of IP packets to the server and to the client.
-    bytes: [usize; 2],
-    /// The client has sent a hello with a cookie.
-    over: bool,
 }
 
 /// An offered datagram of whose delivery something follows.
@@ -171,6 +171,7 @@ impl Trace {
         direction: Direction,
         frame: &[u8],
         decision: Option<Decision>,
+        records: &[Record],
     ) {
         let end = match direction {
             Direction::ToServer => End::Client,
@@ -185,8 +186,20 @@ impl Trace {
             bytes: frame.to_vec(),
             comment,
         });
-        let Some(decision) = decision else { return };
-        self.before_cookie(&decision, frame.len() - Ethernet2Header::LEN);
+        let Some(decision) = decision else {
+            self.fragments += u64::from(packet::is_ip_fragment(frame));
+            return;
+        };
+        self.rules.passes(&Passing {
+            flow: decision.flow,
+            direction,
+            ordinal: decision.ordinal,
+            length: decision.length,
+            place: decision.place.as_ref(),
+            records,
+        });
+        let longest = &mut self.longest[direction as usize];
+        *longest = (*longest).max(decision.length);
         let number = decision.place.map_or(0, |place| place.handshake);
         let handshake = self.handshake_mut(decision.flow, number);
         handshake.started.get_or_insert(at);
@@ -194,17 +207,22 @@ impl Trace {
         if let Some(place) = &decision.place {
             handshake.newest = Some(place.flight);
             handshake.newest_at = at;
-            let longest = &mut handshake.longest[direction as usize];
-            *longest = (*longest).max(frame.len() - Ethernet2Header::LEN);
             let index = usize::from(place.flight.clamp(1, 6) - 1);
             let count = &mut handshake.transmissions[index];
             *count = (*count).max(place.transmission);
+            let longest = &mut handshake.longest[direction as usize];
+            *longest = (*longest).max(decision.length);
             completes = ends_handshake(place);
         }
         let data = decision.what.contains("application data");
-        self.closed |= decision.what.contains("encrypted alert");
+        let heartbeat = decision.what.contains("heartbeat");
+        self.heartbeats[direction as usize] += u64::from(heartbeat);
+        if decision.what.contains("encrypted alert") {
+            self.closed[direction as usize].get_or_insert(at);
+        }
         // A damaged Finished completes nothing, and damaged data is no data.
-        if (completes || data) && !matches!(decision.fate, Fate::Dropped | Fate::Corrupted { .. }) {
+        let lost = matches!(decision.fate, Fate::Dropped | Fate::Corrupted { .. });
+        if (completes || data) && !lost {
             self.in_flight.push(Pending {
                 flow: decision.flow,
                 direction: decision.direction,
@@ -245,9 +263,20 @@ impl Trace {
             } => {
                 format!("flow {flow} {direction} #{ordinal}, copy {copy}")
             }
-            Origin::TooBig { flow } => format!("flow {flow}: packet too big, says the link"),
             Origin::Forged { what, .. } => format!("forged: {what}"),
+            Origin::TooBig { flow } => format!("flow {flow}: packet too big, says the link"),
         };
+        let length = packet::ip_length(&frame);
+        if let Origin::Forged { flow, .. } = &origin {
+            let payload = Datagram::from_frame(&frame).map(|datagram| datagram.payload);
+            self.rules.arrives(Arrival::Forged {
+                flow: *flow,
+                direction,
+                length,
+                records: &payload.map_or_else(Vec::new, record::parse),
+            });
+            self.longest = [0; 2];
+        }
         self.keep(Frame {
             at,
             end,
@@ -261,6 +290,11 @@ impl Trace {
                 ordinal,
                 copy,
             } => {
+                self.rules.arrives(Arrival::Sent {
+                    flow,
+                    direction,
+                    ordinal,
+                });
                 self.arrived(at, flow, direction, ordinal);
                 EventKind::Delivered {
                     flow,
@@ -269,7 +303,6 @@ impl Trace {
                     copy,
                 }
             }
-            Origin::TooBig { flow } => EventKind::TooBig { flow, direction },
             Origin::Forged { flow, inject, what } => {
                 self.forgeries_due = self.forgeries_due.saturating_sub(1);
                 EventKind::Forged {
@@ -277,8 +310,10 @@ impl Trace {
                     direction,
                     inject,
                     what,
+                    length,
                 }
             }
+            Origin::TooBig { flow } => EventKind::TooBig { flow, direction },
         };
         self.events.push(Event { at, kind });
     }
@@ -325,28 +360,9 @@ impl Trace {
         done >= clients as usize
     }
 
-    /// Bytes received from and sent to an address before it was verified, where more was sent.
-    pub fn amplified(&self) -> Option<[usize; 2]> {
-        let of_flows = self.unverified.iter().map(|of| of.bytes);
-        of_flows.filter(|[received, sent]| sent > received).max()
-    }
-
-    fn before_cookie(&mut self, decision: &Decision, bytes: usize) {
-        let flow = decision.flow as usize;
-        if self.unverified.len() <= flow {
-            self.unverified.resize_with(flow + 1, Unverified::default);
-        }
-        let of = &mut self.unverified[flow];
-        of.over |= decision.place.is_some_and(|place| place.flight == 3);
-        // A duplicate may be answered each time: RFC 6347 §4.2.1 wants no state for that.
-        let copies = match decision.fate {
-            Fate::Dropped if decision.direction == Direction::ToServer => 0,
-            Fate::Duplicated { copies } if decision.direction == Direction::ToServer => 1 + copies,
-            _ => 1,
-        };
-        if !of.over {
-            of.bytes[decision.direction as usize] += bytes * copies as usize;
-        }
+    /// Whether an end of the newest connection has closed it.
+    pub fn is_closed(&self) -> bool {
+        self.closed.iter().any(Option::is_some)
     }
 
     fn arrived(&mut self, at: Duration, flow: u32, direction: Direction, ordinal: u64) {
@@ -359,7 +375,9 @@ impl Trace {
         let handshake = self.handshake_mut(flow, 0);
         // The end of a flight may come through while its beginning is lost: what counts is the last
         // time it came before the client had anything to send.
-        if pending.completes && handshake.data[Direction::ToServer as usize] == 0 {
+        // Who speaks last in a resumed handshake may send data that overtakes it.
+        let first = handshake.completed.is_none();
+        if pending.completes && (first || handshake.data[Direction::ToServer as usize] == 0) {
             handshake.completed = Some(at);
         }
         if pending.data {
@@ -372,10 +390,12 @@ impl Trace {
         let flow = flow as usize;
         while self.newest.len() <= flow {
             self.newest.push((1, self.handshakes.len()));
+            self.closed = [None; 2];
             self.handshakes.push(Handshake::default());
         }
         if number > self.newest[flow].0 {
             self.newest[flow] = (number, self.handshakes.len());
+            self.closed = [None; 2];
             self.handshakes.push(Handshake::default());
         }
         &mut self.handshakes[self.newest[flow].1]

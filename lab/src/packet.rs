@@ -144,6 +144,18 @@ impl<'a> Datagram<'a> {
     }
 }
 
+/// Bytes of the IP packet in an Ethernet frame.
+#[must_use]
+pub fn ip_length(frame: &[u8]) -> usize {
+    frame.len().saturating_sub(Ethernet2Header::LEN)
+}
+
+/// Whether a frame carries a part of an IP packet.
+#[must_use]
+pub fn is_ip_fragment(frame: &[u8]) -> bool {
+    SlicedPacket::from_ethernet(frame).is_ok_and(|sliced| sliced.is_ip_payload_fragmented())
+}
+
 /// Time to live, or hop limit, of the packets built here: Linux's own default.
 pub(crate) const HOP_LIMIT: u8 = 64;
 

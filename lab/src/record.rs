@@ -46,6 +46,8 @@ pub enum ContentType {
     Handshake,
     /// 23.
     ApplicationData,
+    /// 24 (RFC 6520).
+    Heartbeat,
     /// Any other byte.
     Other(u8),
 }
@@ -215,6 +217,7 @@ impl From<u8> for ContentType {
             21 => Self::Alert,
             22 => Self::Handshake,
             23 => Self::ApplicationData,
+            24 => Self::Heartbeat,
             other => Self::Other(other),
         }
     }
@@ -254,6 +257,7 @@ pub fn describe(records: &[Record]) -> String {
                 add("application data".to_owned());
             }
             (Content::Encrypted, ContentType::Alert) => add("encrypted alert".to_owned()),
+            (Content::Encrypted, ContentType::Heartbeat) => add("heartbeat".to_owned()),
             (Content::Encrypted, _) => add("encrypted record".to_owned()),
             (Content::Malformed, _) => add("malformed".to_owned()),
         }

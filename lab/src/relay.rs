@@ -242,7 +242,7 @@ impl Loop {
         let at = self.elapsed();
         let offered = self.engine.offer(at, direction, frame.to_vec());
         let mut trace = self.watch.lock();
-        trace.offered(at, direction, frame, offered.decision);
+        trace.offered(at, direction, frame, offered.decision, &offered.records);
         drop(trace);
         self.queue(offered.deliveries);
     }

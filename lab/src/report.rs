@@ -1,6 +1,7 @@
 //! Stage 5 of the lab's path: verdicts against expectations, as a table or as JSON. Main thread.
 
 mod json;
+mod rules;
 mod table;
 
 use std::collections::BTreeSet;
@@ -15,6 +16,7 @@ use crate::scenario::Family;
 use crate::verdict::Verdict;
 
 pub use json::write_json;
+pub use rules::{RuleRow, Tally, Verdicts, rule_rows, write_rules};
 pub use table::write_table;
 
 /// What a verdict means, given what was expected of these endpoints.

@@ -16,7 +16,7 @@ use dtls_certs::PkiFiles;
 
 use crate::clock::now;
 use crate::endpoint::{self, Programs, Role, Setting};
-use crate::netns::{NamespaceError, Network, client_addr, server_addr};
+use crate::netns::{NamespaceError, Network, server_addr};
 use crate::relay::Relay;
 use crate::report::replay;
 use crate::scenario::{Family, Play, Scenario};
@@ -187,7 +187,11 @@ impl Lab {
         std::fs::create_dir_all(evidence).map_err(trouble)?;
         let command = format!("{}\n", replay(job, self.seed, Backend::Wire));
         std::fs::write(evidence.join("replay"), command).map_err(trouble)?;
+        write_authorities(job.scenario, &self.pki, evidence).map_err(trouble)?;
         let network = Network::build(job.family)?;
+        if job.scenario.same_port {
+            network.single_client_port()?;
+        }
         let (origin, started) = (now(), SystemTime::now());
         let engine = Engine::new(job.scenario, seed_of(self.seed, &job.slug()));
         let relay = Relay::start(&network, engine, origin)?;
@@ -196,11 +200,9 @@ impl Lab {
             deadline: origin + job.scenario.deadline,
             setting: Setting {
                 server: SocketAddr::new(server_addr(job.family), SERVER_PORT),
-                client: client_addr(job.family),
-                certificate: job.scenario.certificate,
                 pki: &self.pki,
                 evidence,
-                clients: job.scenario.clients,
+                scenario: job.scenario,
             },
             origin,
             relay,
@@ -213,6 +215,19 @@ impl Lab {
         Ok(seen)
     }
 }
+
+/// Writes what comes after the server's own certificate in its chain to a file of its own, for
+/// programs that want the two apart.
+fn write_authorities(scenario: &Scenario, pki: &PkiFiles, evidence: &Path) -> std::io::Result<()> {
+    let chain = std::fs::read_to_string(pki.chain(scenario.certificate))?;
+    let authorities = chain
+        .split_once(END_OF_CERTIFICATE)
+        .map_or("", |(_own, rest)| rest.trim_start());
+    std::fs::write(evidence.join(endpoint::AUTHORITIES), authorities)
+}
+
+/// The last line of a certificate (RFC 7468 §5).
+const END_OF_CERTIFICATE: &str = "-----END CERTIFICATE-----";
 
 /// Why nothing can be said about the endpoints.
 #[derive(Debug, thiserror::Error)]

@@ -19,7 +19,10 @@ use std::time::Duration;
 use dtls_certs::Profile;
 use serde::{Deserialize, Serialize};
 
-pub use crate::wire::inject::{Forgery, Icmp, Inject, Payload, Trigger};
+use crate::rules::RuleId;
+
+pub use crate::wire::forgery::Forgery;
+pub use crate::wire::inject::{Icmp, Inject, Payload, Trigger};
 pub use crate::wire::link::{Chance, Link, Mtu};
 pub use crate::wire::rule::{Action, Rule};
 pub use crate::wire::selector::{Position, Selector};
@@ -41,14 +44,22 @@ pub struct Scenario {
     pub control: Option<String>,
     /// How many clients there are, many of them at once; above 1 through the client's load mode.
     pub clients: u32,
-    /// When the lab gives up waiting for the endpoints.
-    pub deadline: Duration,
+    /// Whether they come one after another, and how each but the last leaves; `None`: all at once.
+    pub in_turn: Option<Leave>,
+    /// Whether all of them have the same port, as a program has that binds one.
+    pub same_port: bool,
+    /// Whether each after the first offers the session of the one before.
+    pub resume: bool,
     /// Which certificate of the test PKI the server shows.
     pub certificate: Profile,
-    /// Between handshake and data nobody says anything for this long.
+    /// How long nothing is said between the first data and that which must come through.
     pub quiet: Duration,
-    /// Once data has flowed the client is killed and another started, which shakes hands anew.
-    pub restart: bool,
+    /// Bytes of each line that is said.
+    pub line: usize,
+    /// Ids of the rules this scenario shows.
+    pub shows: Vec<RuleId>,
+    /// When the lab gives up waiting for the endpoints.
+    pub deadline: Duration,
     /// Who plays, each a run of its own.
     pub plays: Vec<Play>,
     /// The link towards the server.
@@ -77,6 +88,19 @@ pub enum Attacker {
     /// Sees, stops and changes every datagram.
     OnPathFull,
 }
+
+/// How a client leaves before the next one comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Leave {
+    /// It says so: its input ends, and it closes the connection.
+    Closed,
+    /// Without a word, as a machine that loses its power.
+    Killed,
+}
+
+/// Bytes of a line where the scenario says nothing else.
+pub const SHORT_LINE: usize = 16;
 
 /// An IP version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -152,10 +176,6 @@ pub struct Expect {
     pub handshake_min: Duration,
     /// Longest time a handshake may take.
     pub handshake_max: Option<Duration>,
-    /// Fewest bytes of the longest IP packet of the handshake, in either direction.
-    pub longest_min: Option<usize>,
-    /// Most bytes of it.
-    pub longest_max: Option<usize>,
     /// Fewest transmissions beyond the first, all flights of a connection together.
     pub resent_min: u32,
     /// Most of them.
@@ -164,6 +184,18 @@ pub struct Expect {
     pub server_counters: BTreeMap<String, Bound>,
     /// Worker threads our server still has when it is told to end.
     pub threads_left: Option<Bound>,
+    /// IP fragments that the endpoints send.
+    pub fragments: Option<Bound>,
+    /// Fewest bytes of the longest IP packet of the handshake, in either direction.
+    pub longest_min: Option<usize>,
+    /// Most bytes of it.
+    pub longest_max: Option<usize>,
+    /// Bytes of the longest IP packet with a datagram after the last forgery, by direction.
+    pub longest_after: [Option<Bound>; 2],
+    /// Datagrams with a heartbeat, by direction.
+    pub heartbeats: [Option<Bound>; 2],
+    /// KiB of memory by which the server may grow while attackers are at work.
+    pub server_growth: Option<Bound>,
 }
 
 /// How a run ends.
@@ -173,6 +205,8 @@ pub enum Outcome {
     /// Every client completes its handshake, and application data flows both ways after every
     /// fault.
     Echo,
+    /// The client is killed once data has flowed, and the server ends the connection by itself.
+    ClientGone,
     /// No client completes its handshake, and both ends give up by their own deadline and say so.
     HandshakeTimeout,
 }

@@ -235,7 +235,8 @@ pub fn run_all(
 fn least_time(scenario: &Scenario) -> Duration {
     match scenario.expect.outcome {
         Outcome::HandshakeTimeout => scenario.deadline,
-        Outcome::Echo => scenario.expect.handshake_min,
+        Outcome::ClientGone => scenario.quiet,
+        Outcome::Echo => scenario.expect.handshake_min + scenario.quiet,
     }
 }
 

@@ -117,6 +117,10 @@ pub struct Observation {
     pub load: Option<BTreeMap<String, u64>>,
     /// The server's counters, where it prints some.
     pub counters: Option<BTreeMap<String, u64>>,
+    /// When the client was killed, where that is the point.
+    pub client_killed: Option<Duration>,
+    /// KiB of the server's memory before and after what attackers did.
+    pub server_memory: Option<[u64; 2]>,
     /// Worker threads of the server just before it was asked to end.
     pub threads_left: Option<u64>,
     /// The server's end.

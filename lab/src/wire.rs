@@ -7,12 +7,14 @@
 //! The way of one datagram through [`Engine::offer`]:
 //! 1. its flow, by the client's address in order of first appearance;
 //! 2. its ordinal in that flow and direction, and its place in the handshake;
-//! 3. the first rule that selects it decides its fate, else the link's MTU and its chances do;
-//! 4. the link's delay and jitter, if it is delivered at all, else its word that it was too big;
+//! 3. if it exceeds the link's MTU it is lost, and its sender perhaps told; else the first rule that
+//!    selects it decides its fate, else the link's own chances do;
+//! 4. the link's delay and jitter, if it is delivered at all;
 //! 5. held datagrams it releases by passing them;
 //! 6. what attackers send because they saw it.
 
 pub mod decision;
+pub mod forgery;
 pub mod inject;
 pub mod link;
 pub mod rng;
@@ -25,15 +27,13 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use etherparse::Ethernet2Header;
-
-use crate::icmp;
 use crate::packet::{self, Datagram, Direction, Path};
-use crate::record::{self, FlightTracker};
+use crate::record::{self, FlightTracker, Record};
 use crate::scenario::{Family, Scenario};
+use crate::{icmp, netns};
 
-use inject::{Inject, Source, Trigger};
-use link::{Link, Mtu};
+use inject::{Inject, MOST_OBSERVED, Payload, Source, Trigger};
+use link::Link;
 use rng::Draws;
 use rule::Rule;
 use selector::Seen;
@@ -66,11 +66,6 @@ pub enum Origin {
         /// 0 for the datagram itself, 1 and above for duplicates.
         copy: u32,
     },
-    /// The link's answer to a packet that exceeds its MTU.
-    TooBig {
-        /// The flow of that packet.
-        flow: u32,
-    },
     /// What an attacker made.
     Forged {
         /// The flow it pretends to belong to.
@@ -80,6 +75,11 @@ pub enum Origin {
         /// Its name, such as `icmp port-unreachable`.
         what: String,
     },
+    /// The link's answer to a packet that exceeds its MTU.
+    TooBig {
+        /// The flow of that packet.
+        flow: u32,
+    },
 }
 
 /// What became of an offered frame.
@@ -87,6 +87,8 @@ pub enum Origin {
 pub struct Offered {
     /// The decision; `None` for a frame that is no UDP datagram.
     pub decision: Option<Decision>,
+    /// The records of the datagram.
+    pub records: Vec<Record>,
     /// What to send now or later.
     pub deliveries: Vec<Delivery>,
 }
@@ -112,12 +114,12 @@ struct Flow {
     path: Path,
     tracker: FlightTracker,
     sides: [Side; 2],
-    /// The newest datagram of each flight, for an attacker who copies; empty before there is one.
-    seen: [Vec<u8>; 6],
     /// How often each rule has taken a datagram of this flow.
     rule_uses: Vec<u32>,
     /// How often each inject has fired in this flow.
     inject_uses: Vec<u32>,
+    /// Frames each inject has seen and would replay, the oldest first.
+    observed: Vec<Vec<Vec<u8>>>,
 }
 
 /// One direction of a flow.
@@ -180,29 +182,34 @@ impl Engine {
 
     /// Takes a frame an endpoint sent in `direction` at `now` and decides what becomes of it.
     pub fn offer(&mut self, now: Duration, direction: Direction, frame: Vec<u8>) -> Offered {
+        let link = self.link(direction);
+        let length = packet::ip_length(&frame);
+        let too_big = link.too_narrow_for(length);
         let Some(datagram) = Datagram::from_frame(&frame) else {
             return Offered {
                 decision: None,
-                deliveries: vec![Delivery {
+                records: Vec::new(),
+                deliveries: Vec::from_iter(too_big.is_none().then_some(Delivery {
                     at: now,
                     direction,
                     frame,
                     origin: Origin::Untouched,
-                }],
+                })),
             };
         };
+        let sent_along = datagram.path;
         let records = record::parse(datagram.payload);
-        let index = self.flow_of(direction, &datagram.path);
+        let index = self.flow_of(direction, &sent_along);
+        let link = match direction {
+            Direction::ToServer => &self.to_server,
+            Direction::ToClient => &self.to_client,
+        };
         let flow = &mut self.flows[index];
         let flow_id = u32::try_from(index).expect("ports bound the number of flows");
         let side = &mut flow.sides[direction as usize];
         side.offered += 1;
         let ordinal = side.offered;
         let place = flow.tracker.place(direction, &records);
-        if let Some(place) = &place {
-            let newest = &mut flow.seen[usize::from(place.flight) - 1];
-            datagram.payload.clone_into(newest);
-        }
         let seen = Seen {
             direction,
             ordinal,
@@ -215,31 +222,33 @@ impl Engine {
             direction,
             ordinal,
         };
-        let link = match direction {
-            Direction::ToServer => &self.to_server,
-            Direction::ToClient => &self.to_client,
-        };
         let mut link_draw = draws.link();
+        observe(&self.injects, &mut flow.observed, &seen, draws, &frame);
         let (fate, cause) = if let Some(fate) = self.prescribed.get(&(direction, ordinal)) {
             (fate.clone(), Cause::Prescribed)
+        } else if too_big.is_some() {
+            // Before any rule: what a link cannot carry, nothing lets pass.
+            (Fate::Dropped, Cause::Mtu)
         } else {
             match take_rule(&self.rules, &mut flow.rule_uses, &seen, draws) {
                 Some((index, fate)) => (fate, Cause::Rule(index)),
-                None if !link.carries(frame.len() - Ethernet2Header::LEN) => {
-                    (Fate::Dropped, Cause::Mtu)
-                }
                 None => match link.fate(&mut link_draw) {
                     Some(fate) => (fate, Cause::Link),
                     None => (Fate::Delivered, Cause::None),
                 },
             }
         };
-        let too_big = match link.mtu {
-            Some(mtu) if cause == Cause::Mtu && mtu.announced => {
-                Some(too_big(now, flow_id, direction, &datagram.path, mtu))
-            }
-            _ => None,
-        };
+        let report = too_big
+            .filter(|mtu| mtu.announced && cause == Cause::Mtu)
+            .map(|mtu| {
+                let router = netns::router_addr(Family::of(sent_along.source.ip()));
+                Delivery {
+                    at: now,
+                    direction: direction.reversed(),
+                    frame: icmp::packet_too_big(router, &sent_along, &frame, mtu.bytes),
+                    origin: Origin::TooBig { flow: flow_id },
+                }
+            });
         let latency = link.latency(&fate, &mut draws.latency());
         let latency = link.next_slot(now + latency) - now;
         let deliveries = flow.sides[direction as usize].carry(
@@ -264,12 +273,14 @@ impl Engine {
                 ordinal,
                 place,
                 what: record::describe(&records),
+                length,
                 fate,
                 cause,
             }),
+            records: Vec::new(),
             deliveries,
         };
-        offered.deliveries.extend(too_big);
+        offered.deliveries.extend(report);
         let after = offered
             .deliveries
             .iter()
@@ -288,12 +299,14 @@ impl Engine {
                     seed: self.seed,
                     flow: flow_id,
                     inject: index,
+                    observed: &flow.observed[index],
                 };
                 offered
                     .deliveries
-                    .extend(inject.forge(after, &flow.path, &flow.seen, &source));
+                    .extend(inject.forge(after, &flow.path, &source));
             }
         }
+        offered.records = records;
         offered
     }
 
@@ -313,8 +326,9 @@ impl Engine {
                     seed: self.seed,
                     flow,
                     inject: index,
+                    observed: &of.observed[index],
                 };
-                deliveries.extend(inject.forge(now, &of.path, &of.seen, &source));
+                deliveries.extend(inject.forge(now, &of.path, &source));
             }
         }
         deliveries
@@ -345,6 +359,13 @@ impl Engine {
         self.flows.iter().map(|flow| flow.client)
     }
 
+    fn link(&self, direction: Direction) -> &Link {
+        match direction {
+            Direction::ToServer => &self.to_server,
+            Direction::ToClient => &self.to_client,
+        }
+    }
+
     fn held(&self) -> impl Iterator<Item = &Held> {
         self.flows
             .iter()
@@ -369,26 +390,35 @@ impl Engine {
             path,
             tracker: FlightTracker::default(),
             sides: [Side::default(), Side::default()],
-            seen: Default::default(),
             rule_uses: vec![0; self.rules.len()],
             inject_uses: vec![0; self.injects.len()],
+            observed: vec![Vec::new(); self.injects.len()],
         });
         self.flows.len() - 1
     }
 }
 
-/// What a router says of a packet that exceeds the MTU of the link behind it; it has the address of
-/// whoever the packet was for.
-fn too_big(now: Duration, flow: u32, direction: Direction, path: &Path, mtu: Mtu) -> Delivery {
-    let family = Family::of(path.source.ip());
-    let kind = icmp::kinds_of(family)
-        .find(|kind| kind.name == icmp::PACKET_TOO_BIG)
-        .expect("both families have it");
-    Delivery {
-        at: now,
-        direction: direction.reversed(),
-        frame: icmp::forge(kind, path.destination.ip(), path, mtu.bytes.into()),
-        origin: Origin::TooBig { flow },
+/// Shows the datagram to the attackers who replay what they have seen.
+fn observe(
+    injects: &[Inject],
+    observed: &mut [Vec<Vec<u8>>],
+    seen: &Seen<'_>,
+    draws: Draws,
+    frame: &[u8],
+) {
+    for (index, inject) in injects.iter().enumerate() {
+        if let Payload::Replay(what) = &inject.payload
+            && inject.to == seen.direction
+            && what.selects(seen, &mut draws.inject(index))
+        {
+            let observed = &mut observed[index];
+            if observed.len() == MOST_OBSERVED {
+                observed.remove(0);
+            }
+            let mut copy = frame.to_vec();
+            packet::fix_checksums(&mut copy);
+            observed.push(copy);
+        }
     }
 }
 

@@ -24,6 +24,9 @@ server_args = ["-listen"]
 client = "openssl"
 "#;
 
+/// A fault that harms nobody; written before the play, whose keys it follows.
+const DUPLICATE: &str = "rule = [{ select = { flight = 1 }, action = { duplicate = 1 } }]\n";
+
 const ICMP_TO_SERVER: &str = r#"
 [[inject]]
 when = "established"
@@ -38,11 +41,9 @@ fn verdict(rest: &str) -> (i32, String, String) {
         .scenario("tried", &scenario("tried", rest));
     let (code, report) = lab.report(&[]);
     assert_eq!(statuses(&report)[0], "pass", "the control: {report}");
-    (
-        code,
-        statuses(&report)[1].to_owned(),
-        why(&report, "tried").to_owned(),
-    )
+    // After its controls, by name.
+    let tried = statuses(&report).last().copied().unwrap_or_default();
+    (code, tried.to_owned(), why(&report, "tried").to_owned())
 }
 
 #[test]
@@ -127,6 +128,64 @@ fn handshake_that_should_not_complete_and_does_is_a_failure() {
     ));
     assert_eq!((code, status.as_str()), (1, "fail"), "{why}");
     assert!(why.contains("a handshake completed"), "{why}");
+}
+
+#[test]
+fn client_that_dies_unnoticed_is_a_failure() {
+    let (code, status, why) = verdict(&format!("{PLAY}[expect]\noutcome = \"client-gone\"\n"));
+    assert_eq!((code, status.as_str()), (1, "fail"), "{why}");
+    assert!(why.contains("the server never closed"), "{why}");
+}
+
+#[test]
+fn client_that_comes_back_and_is_ignored_is_a_failure() {
+    let (code, status, why) = verdict(&format!(
+        "clients = 2\nin_turn = \"killed\"\nsame_port = true\n{PLAY}"
+    ));
+    assert_eq!((code, status.as_str()), (1, "fail"), "{why}");
+    assert!(why.contains("1 of 2 handshakes completed"), "{why}");
+}
+
+#[test]
+fn flight_that_never_fits_the_link_is_a_failure() {
+    let (code, status, why) = verdict(&format!(
+        "certificate = \"server-long-chain\"\n{}[link.both]\nmtu = 400\n",
+        PLAY.replace("\"-listen\"", "\"-listen\", \"-mtu\", \"1400\"")
+    ));
+    assert_eq!((code, status.as_str()), (1, "fail"), "{why}");
+    assert!(why.contains("no handshake"), "{why}");
+}
+
+#[test]
+fn missing_heartbeats_are_a_failure() {
+    let (code, status, why) = verdict(&format!(
+        "{DUPLICATE}{PLAY}[expect]\nheartbeats = {{ to_client = \">=1\" }}\n"
+    ));
+    assert_eq!((code, status.as_str()), (1, "fail"), "{why}");
+    assert!(why.contains("0 heartbeats to the client"), "{why}");
+}
+
+#[test]
+fn datagrams_shorter_than_expected_after_a_forgery_are_a_failure() {
+    let (code, status, why) = verdict(&format!(
+        "attacker = \"off-path-4-tuple\"\n{PLAY}[[inject]]\nwhen = \"established\"\nto = \"server\"\n\
+         icmp = \"host-unreachable\"\n[expect]\nlongest_after = {{ to_server = \">=1300\" }}\n"
+    ));
+    assert_eq!((code, status.as_str()), (1, "fail"), "{why}");
+    assert!(
+        why.contains("bytes in the longest packet to the server"),
+        "{why}"
+    );
+}
+
+#[test]
+fn server_that_grows_beyond_the_bound_is_a_failure() {
+    let (code, status, why) = verdict(&format!(
+        "attacker = \"off-path-4-tuple\"\n{PLAY}[[inject]]\nwhen = \"established\"\nto = \"server\"\n\
+         datagram = \"client-hello\"\n[expect]\nserver_growth = \">=1000000\"\n"
+    ));
+    assert_eq!((code, status.as_str()), (1, "fail"), "{why}");
+    assert!(why.contains("the server grew by"), "{why}");
 }
 
 #[test]

@@ -72,7 +72,7 @@ impl FlightTracker {
                         let Some(of) = self.flight_of(direction, fragment) else {
                             continue;
                         };
-                        if *flight.get_or_insert(of) == of {
+                        if belongs(of, &mut flight, &mut items, &mut last) {
                             items.push(Item::Part {
                                 message_seq: fragment.message_seq,
                                 offset: fragment.offset,
@@ -83,13 +83,13 @@ impl FlightTracker {
                 }
                 (Content::ChangeCipherSpec, _) => {
                     let of = self.closing_flight(direction);
-                    if *flight.get_or_insert(of) == of {
+                    if belongs(of, &mut flight, &mut items, &mut last) {
                         items.push(Item::ChangeCipherSpec);
                     }
                 }
                 (Content::Encrypted, ContentType::Handshake) => {
                     let of = self.closing_flight(direction);
-                    if *flight.get_or_insert(of) == of {
+                    if belongs(of, &mut flight, &mut items, &mut last) {
                         items.push(Item::Finished);
                         last = true;
                     }
@@ -166,6 +166,17 @@ impl FlightTracker {
             }
         }
     }
+}
+
+/// Whether what is of flight `of` counts for its datagram. A repeated flight and the next one may
+/// share a datagram, which then is of the later: that it went out again is the lesser news.
+fn belongs(of: u8, flight: &mut Option<u8>, items: &mut Vec<Item>, last: &mut bool) -> bool {
+    if flight.is_some_and(|earlier| earlier < of) {
+        items.clear();
+        *last = false;
+        *flight = Some(of);
+    }
+    *flight.get_or_insert(of) == of
 }
 
 #[cfg(test)]

@@ -63,8 +63,8 @@ fn plaintext(content_type: ContentType, body: &[u8]) -> Option<Content> {
             [level, description] => Some(Content::Alert { level, description }),
             _ => None,
         },
-        // Application data is never sent in the clear.
-        ContentType::ApplicationData | ContentType::Other(_) => None,
+        // Neither application data nor a heartbeat is ever sent in the clear.
+        ContentType::ApplicationData | ContentType::Heartbeat | ContentType::Other(_) => None,
     }
 }
 

@@ -2,14 +2,14 @@
 
 use std::io::{self, Write};
 
-use super::Report;
+use serde::Serialize;
 
-/// Writes the whole report.
+/// Writes a whole report.
 ///
 /// # Errors
 ///
 /// What the output says.
-pub fn write_json(out: &mut impl Write, report: &Report) -> io::Result<()> {
+pub fn write_json(out: &mut impl Write, report: &impl Serialize) -> io::Result<()> {
     serde_json::to_writer_pretty(&mut *out, report)?;
     writeln!(out)
 }

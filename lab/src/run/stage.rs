@@ -9,8 +9,10 @@ use crate::clock::{now, until};
 use crate::endpoint::process::{Process, Stream};
 use crate::endpoint::{self, EXIT_UNSUPPORTED, Programs, Role, Setting};
 use crate::netns::Network;
+use crate::observe::Trace;
+use crate::packet::Direction;
 use crate::relay::Relay;
-use crate::scenario::{Bound, Outcome, Trigger};
+use crate::scenario::{Bound, Leave, Outcome, Trigger};
 use crate::verdict::{Ending, Exchange, Observation};
 
 /// A run in progress.
@@ -29,8 +31,10 @@ impl Stage<'_> {
         network: &Network,
     ) -> Result<Observation, RunError> {
         let play = &self.job.play;
-        let client_command = programs
-            .client_command(play, &self.setting)
+        let scenario = self.job.scenario;
+        // Before anything is started: a client that cannot play makes the rest pointless.
+        programs
+            .client_command(play, &self.setting, 0)
             .map_err(RunError::Unsupported)?;
         network.server.enter()?;
         let mut server = Process::spawn(
@@ -51,25 +55,41 @@ impl Stage<'_> {
             return Err(RunError::NotListening(last_words));
         }
         network.client.enter()?;
-        let mut client = Process::spawn(client_command, &self.log(Role::Client), self.origin)?;
-
+        let counts_for_itself = self.setting.counts_for_itself(play.client);
+        let turns = if counts_for_itself {
+            1
+        } else {
+            scenario.clients
+        };
+        for turn in 0..turns - 1 {
+            let mut client = self.start_client(programs, turn)?;
+            let exchange = self.shake_hands(turn, &mut server, &mut client);
+            if exchange.is_none_or(|exchange| !exchange.is_complete()) {
+                break;
+            }
+            if scenario.in_turn == Some(Leave::Killed) {
+                client.kill();
+            } else {
+                close(&mut client);
+            }
+        }
+        let mut client = self.start_client(programs, turns - 1)?;
         let mut seen = Observation::default();
-        match self.job.scenario.expect.outcome {
-            Outcome::Echo if self.setting.clients > 1 => self.wait_for_end(&mut client),
+        match scenario.expect.outcome {
+            Outcome::Echo if counts_for_itself => self.wait_for_end(&mut client),
             Outcome::Echo => {
-                seen.exchange = self.talk(1, &mut server, &mut client);
-                let came_through = seen.exchange.as_ref().is_some_and(Exchange::is_complete);
-                if self.job.scenario.restart && came_through {
-                    // Killed: it says no good-bye, as after a power cut.
-                    client.kill();
-                    network.client.enter()?;
-                    let command = programs
-                        .client_command(play, &self.setting)
-                        .map_err(RunError::Unsupported)?;
-                    let log = self.setting.evidence.join("client-again.log");
-                    client = Process::spawn(command, &log, self.origin)?;
-                    seen.exchange = self.talk(2, &mut server, &mut client);
-                }
+                seen.exchange = self.talk(turns - 1, &mut server, &mut client, &mut seen);
+            }
+            Outcome::ClientGone => {
+                seen.exchange = self.shake_hands(turns - 1, &mut server, &mut client);
+                self.stay_quiet();
+                client.kill();
+                let killed = now().saturating_duration_since(self.origin);
+                seen.client_killed = Some(killed);
+                let closed = |trace: &Trace| trace.closed[Direction::ToClient as usize];
+                self.relay
+                    .watch()
+                    .wait_until(self.deadline, |trace| closed(trace).is_some());
             }
             Outcome::HandshakeTimeout => self.wait_for_end(&mut client),
         }
@@ -78,51 +98,98 @@ impl Stage<'_> {
         }
         seen.client = ending(&mut client, self.origin);
         seen.server = ending(&mut server, self.origin);
-        client.close_stdin();
-        if client.wait_until(now() + CLIENT_CLOSE).is_none() {
-            client.ask_to_end();
-            seen.client.killed = client.wait_until(now() + CLIENT_CLOSE).is_none();
-        }
-        client.kill();
-        if self.setting.clients > 1 {
+        seen.client.killed = !close(&mut client);
+        if counts_for_itself {
             seen.load = json_numbers(&client);
         }
+        let lost_by_kernel = lost_for_want_of_room(server.pid());
         server.ask_to_end();
         seen.server.killed = server.wait_until(now() + SERVER_DRAIN).is_none();
         server.kill();
         seen.counters = counters(&server);
+        if let (Some(counters), Some(lost)) = (&mut seen.counters, lost_by_kernel) {
+            counters.insert(LOST_BY_KERNEL.to_owned(), lost);
+        }
         Ok(seen)
     }
 
-    /// Handshake, silence, data where an attacker waits for it, the rest of the faults, then data that
-    /// must come through. `None` when the run's handshake of this number, from 1, never came to its
-    /// end.
-    fn talk(&self, number: u32, server: &mut Process, client: &mut Process) -> Option<Exchange> {
+    fn start_client(&self, programs: &Programs, turn: u32) -> Result<Process, RunError> {
+        let command = programs
+            .client_command(&self.job.play, &self.setting, turn)
+            .map_err(RunError::Unsupported)?;
+        let mut log = self.log(Role::Client);
+        if turn > 0 {
+            log = log.with_file_name(format!("client-{}.log", turn + 1));
+        }
+        Ok(Process::spawn(command, &log, self.origin)?)
+    }
+
+    /// Handshake of the client whose turn it is, and data both ways. `None` when the handshake
+    /// never came to its end.
+    fn shake_hands(
+        &self,
+        turn: u32,
+        server: &mut Process,
+        client: &mut Process,
+    ) -> Option<Exchange> {
+        self.complete(turn, server, client)
+            .then(|| self.exchange(2 * turn, server, client))
+    }
+
+    fn complete(&self, turn: u32, server: &mut Process, client: &mut Process) -> bool {
         let watch = self.relay.watch();
         self.wait_with(client, server, |stage, patience| {
             watch.wait_until(patience.min(stage.deadline), |trace| {
-                trace.completed(number)
+                trace.completed(turn + 1)
             })
         })
-        .then_some(())?;
-        let quiet = self.job.scenario.quiet;
-        if !quiet.is_zero() {
-            client.wait_until(self.deadline.min(now() + quiet));
-        }
-        let injects = &self.job.scenario.injects;
-        if injects
+    }
+
+    /// Handshake, data where an attacker or a silence waits for it, the rest of the faults, then
+    /// data that must come through. `None` when the handshake never came to its end.
+    fn talk(
+        &self,
+        turn: u32,
+        server: &mut Process,
+        client: &mut Process,
+        seen: &mut Observation,
+    ) -> Option<Exchange> {
+        self.complete(turn, server, client).then_some(())?;
+        let watch = self.relay.watch();
+        let scenario = self.job.scenario;
+        let attacked = scenario
+            .injects
             .iter()
-            .any(|inject| matches!(inject.trigger, Trigger::Established))
-        {
-            let before = self.exchange(0, server, client);
+            .any(|inject| matches!(inject.trigger, Trigger::Established));
+        if attacked || !scenario.quiet.is_zero() {
+            let before = self.exchange(2 * turn, server, client);
             if !before.is_complete() {
                 return Some(before);
             }
+        }
+        let memory_before = resident_memory(server.pid());
+        if attacked {
             self.relay.established();
             watch.wait_until(self.deadline, |trace| trace.attackers_told);
         }
+        self.stay_quiet();
         watch.wait_until(self.deadline, |trace| trace.forgeries_due == 0);
-        Some(self.exchange(number, server, client))
+        let exchange = self.exchange(2 * turn + 1, server, client);
+        seen.server_memory = memory_before
+            .zip(resident_memory(server.pid()))
+            .map(|(before, after)| [before, after]);
+        Some(exchange)
+    }
+
+    /// Says nothing for as long as the scenario wants, or until an end closes the connection.
+    fn stay_quiet(&self) {
+        let quiet = self.job.scenario.quiet;
+        if !quiet.is_zero() {
+            let end = self.deadline.min(now() + quiet);
+            self.relay
+                .watch()
+                .wait_until(end, |trace| trace.is_closed());
+        }
     }
 
     /// Waits in slices, so that a dead endpoint ends the wait early.
@@ -150,12 +217,15 @@ impl Stage<'_> {
         let started = now();
         let mut exchange = Exchange::default();
         let mut lines = Vec::new();
+        let length = self.job.scenario.line;
         for attempt in 0..MOST_LINES {
-            let to_server = format!("lab-{round}-{attempt:03}.");
+            let number = format!("lab-{round}-{attempt:03}");
+            let fill = ".".repeat(length.saturating_sub(number.len() + 1));
+            let to_server = format!("{number}{fill}>");
             let to_client = if echoes {
                 to_server.clone()
             } else {
-                format!("lab-{round}-{attempt:03}!")
+                format!("{number}{fill}<")
             };
             if !exchange.to_server || echoes {
                 client.write_line(&to_server);
@@ -184,7 +254,7 @@ impl Stage<'_> {
             } else {
                 exchange.to_server || arrived(server, |pair| &pair.0)
             };
-            let over = self.relay.watch().lock().closed
+            let over = self.relay.watch().lock().is_closed()
                 || client.exit_status().is_some()
                 || server.exit_status().is_some();
             if exchange.is_complete() || over || until(give_up).is_none() {
@@ -255,6 +325,46 @@ const MOST_LINES: u32 = 100;
 const CLIENT_CLOSE: Duration = Duration::from_secs(1);
 /// How long a server may take to drain and print its counters.
 const SERVER_DRAIN: Duration = Duration::from_secs(5);
+
+/// Lets a client end as a person would, or else with a signal; whether it did.
+fn close(client: &mut Process) -> bool {
+    client.close_stdin();
+    let mut ended = client.wait_until(now() + CLIENT_CLOSE).is_some();
+    if !ended {
+        client.ask_to_end();
+        ended = client.wait_until(now() + CLIENT_CLOSE).is_some();
+    }
+    client.kill();
+    ended
+}
+
+/// Datagrams for which the sockets in a process's namespace had no room.
+fn lost_for_want_of_room(pid: u32) -> Option<u64> {
+    let v4 = std::fs::read_to_string(format!("/proc/{pid}/net/snmp")).ok()?;
+    // A line of names and a line of numbers.
+    let mut lines = v4.lines().filter_map(|line| line.strip_prefix("Udp:"));
+    let (names, numbers) = (lines.next()?, lines.next()?);
+    let mut columns = names.split_whitespace().zip(numbers.split_whitespace());
+    let (_, v4) = columns.find(|(name, _)| *name == "RcvbufErrors")?;
+    let v6 = std::fs::read_to_string(format!("/proc/{pid}/net/snmp6")).unwrap_or_default();
+    let v6 = v6
+        .lines()
+        .find_map(|line| line.strip_prefix("Udp6RcvbufErrors"));
+    let v6: u64 = v6.map_or(Some(0), |number| number.trim().parse().ok())?;
+    Some(v4.parse::<u64>().ok()? + v6)
+}
+
+/// The name under which that stands among the server's own counters.
+const LOST_BY_KERNEL: &str = "lost_by_kernel";
+
+/// KiB of a process in memory; `None` when it is gone.
+fn resident_memory(pid: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.split_whitespace().next()?.parse().ok()
+}
 
 /// How `process` stands now, before anybody asks it to end.
 fn ending(process: &mut Process, origin: Instant) -> Ending {

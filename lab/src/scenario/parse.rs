@@ -3,6 +3,7 @@
 //! The file's own shape stands in `raw`, which refuses unknown keys and impossible single
 //! values; here is what only several values together can get wrong.
 
+mod inject;
 mod selector;
 
 use std::collections::BTreeMap;
@@ -12,14 +13,13 @@ use std::time::Duration;
 use dtls_certs::{Profile, Role};
 use toml::Spanned;
 
+use self::inject::inject;
 use self::selector::selector;
-use super::raw::{Raw, RawExpect, RawInject, RawLink, RawLinks, RawPlay, RawRule};
+use super::raw::{Raw, RawExpect, RawLink, RawLinks, RawPlay, RawRule};
 use super::refusal::{Problem, Refusal, did_you_mean, explain, locate, problem};
 use super::{
-    Action, Expect, Family, Icmp, Implementation, Inject, Link, Mtu, Outcome, Payload, Play, Rule,
-    Scenario, Trigger,
+    Action, Expect, Family, Implementation, Link, Mtu, Outcome, Play, Rule, SHORT_LINE, Scenario,
 };
-use crate::icmp;
 
 /// The scenario in one file.
 ///
@@ -127,7 +127,23 @@ fn check(file: &Path, raw: Raw) -> Result<Scenario, Problem> {
     }
     let families = families(raw.families)?;
     let clients = raw.clients.get();
-    let plays = plays(raw.play, clients)?;
+    if let Some(in_turn) = &raw.in_turn
+        && clients == 1
+    {
+        return problem(
+            in_turn.span(),
+            "one client alone has nobody to come after it; write clients = 2",
+        );
+    }
+    if raw.in_turn.is_none() && (raw.same_port || raw.resume) {
+        return problem(
+            raw.name.span(),
+            "`same_port` and `resume` are about clients that come after one another; write \
+             in_turn = \"closed\" or \"killed\"",
+        );
+    }
+    let plays = plays(raw.play, clients, raw.in_turn.is_some())?;
+    let certificate = certificate(raw.certificate)?;
     let (to_server, to_client) = links(raw.link)?;
     let rules = raw
         .rule
@@ -143,12 +159,10 @@ fn check(file: &Path, raw: Raw) -> Result<Scenario, Problem> {
     let injects = raw
         .inject
         .into_iter()
-        .map(|raw| inject(raw, &families))
+        .map(|one| inject(one, &families, raw.attacker))
         .collect::<Result<Vec<_>, _>>()?;
-    let certificate = certificate(raw.certificate, &plays)?;
-    let restart = restart(raw.restart, clients)?;
     let perfect = to_server == Link::default() && to_client == Link::default();
-    let faultless = perfect && rules.is_empty() && injects.is_empty() && clients == 1 && !restart;
+    let faultless = perfect && rules.is_empty() && injects.is_empty() && clients == 1;
     if raw.control.is_none() && !faultless {
         return problem(
             raw.name.span(),
@@ -163,10 +177,14 @@ fn check(file: &Path, raw: Raw) -> Result<Scenario, Problem> {
         families,
         control: raw.control.map(Spanned::into_inner),
         clients,
-        deadline: raw.deadline.0,
+        in_turn: raw.in_turn.map(Spanned::into_inner),
+        same_port: raw.same_port,
+        resume: raw.resume,
         certificate,
         quiet: raw.quiet.0,
-        restart,
+        line: raw.line.map_or(SHORT_LINE, |line| line.get().into()),
+        shows: raw.rules,
+        deadline: raw.deadline.0,
         plays,
         to_server,
         to_client,
@@ -176,53 +194,29 @@ fn check(file: &Path, raw: Raw) -> Result<Scenario, Problem> {
     })
 }
 
-/// The server's certificate, the usual one if none is named.
+/// The name of a server's certificate, the ordinary one if none is named.
 ///
 /// # Errors
 ///
-/// A name that no server certificate of the test PKI has, or one `s_server` cannot show.
-fn certificate(raw: Option<Spanned<String>>, plays: &[Play]) -> Result<Profile, Problem> {
+/// A name that the test PKI does not know, or one that no server shows.
+fn certificate(raw: Option<Spanned<String>>) -> Result<Profile, Problem> {
     let Some(raw) = raw else {
         return Ok(Profile::SERVER);
     };
     let name = raw.get_ref();
     let of_servers = || Profile::ALL.iter().filter(|one| one.role == Role::Server);
-    let Some(profile) = of_servers().find(|one| one.name == name) else {
-        let valid: Vec<&str> = of_servers().map(|one| one.name).collect();
-        return problem(
-            raw.span(),
-            format!(
-                "the test PKI has no server certificate `{name}`{}; valid here: {}",
-                did_you_mean(name, valid.iter().copied()),
-                valid.join(", ")
-            ),
-        );
-    };
-    if plays
-        .iter()
-        .any(|play| play.server == Implementation::Openssl)
-    {
-        return problem(
-            raw.span(),
-            "s_server shows the usual certificate only; leave `certificate` or that play out",
-        );
+    if let Some(profile) = of_servers().find(|one| one.name == name) {
+        return Ok(*profile);
     }
-    Ok(*profile)
-}
-
-/// Whether the client is started twice.
-///
-/// # Errors
-///
-/// Many clients, which nobody could tell apart.
-fn restart(raw: Option<Spanned<bool>>, clients: u32) -> Result<bool, Problem> {
-    match raw {
-        Some(raw) if *raw.get_ref() && clients > 1 => problem(
-            raw.span(),
-            "only a single client is started anew; leave `clients` or `restart` out",
+    let valid: Vec<&str> = of_servers().map(|one| one.name).collect();
+    problem(
+        raw.span(),
+        format!(
+            "the test PKI has no server certificate `{name}`{}; valid here: {}",
+            did_you_mean(name, valid.iter().copied()),
+            valid.join(", ")
         ),
-        raw => Ok(raw.is_some_and(Spanned::into_inner)),
-    }
+    )
 }
 
 /// Each family once, both if none is named.
@@ -252,12 +246,13 @@ fn families(raw: Option<Spanned<Vec<Family>>>) -> Result<Vec<Family>, Problem> {
 /// # Errors
 ///
 /// A client that cannot start so many.
-fn plays(raw: Vec<Spanned<RawPlay>>, clients: u32) -> Result<Vec<Play>, Problem> {
+fn plays(raw: Vec<Spanned<RawPlay>>, clients: u32, in_turn: bool) -> Result<Vec<Play>, Problem> {
+    let at_once = clients > 1 && !in_turn;
     if raw.is_empty() {
         let usual = [Implementation::Ours, Implementation::Openssl];
         return Ok(usual
             .into_iter()
-            .filter(|client| clients == 1 || *client == Implementation::Ours)
+            .filter(|client| !at_once || *client == Implementation::Ours)
             .map(|client| Play {
                 server: Implementation::Ours,
                 client,
@@ -271,12 +266,12 @@ fn plays(raw: Vec<Spanned<RawPlay>>, clients: u32) -> Result<Vec<Play>, Problem>
     for play in raw {
         let span = play.span();
         let play = play.into_inner();
-        if clients > 1 && play.client != Implementation::Ours {
+        if at_once && play.client != Implementation::Ours {
             return problem(
                 span,
                 format!(
-                    "only our client starts {clients} at once; write client = \"ours\" or leave \
-                     `clients` out"
+                    "only our client starts {clients} at once; write client = \"ours\", \
+                     in_turn = \"closed\", or leave `clients` out"
                 ),
             );
         }
@@ -335,14 +330,14 @@ fn link(raw: Spanned<RawLink>) -> Result<Link, Problem> {
             announced: raw.too_big,
         }),
     };
-    if raw.too_big && link.mtu.is_none() {
-        return problem(span, "`too_big` announces the link's `mtu`; name that, too");
-    }
     if link.mtu.is_some_and(|mtu| mtu.bytes < LEAST_MTU) {
         return problem(
             span,
             format!("no link has an `mtu` below {LEAST_MTU} (RFC 791 §3.2)"),
         );
+    }
+    if raw.too_big && link.mtu.is_none() {
+        return problem(span, "`too_big` announces the link's `mtu`; name that, too");
     }
     if link.jitter > link.delay {
         return problem(
@@ -359,7 +354,7 @@ fn link(raw: Spanned<RawLink>) -> Result<Link, Problem> {
     Ok(link)
 }
 
-/// What every link under IPv4 carries.
+/// The fewest bytes every IPv4 link carries whole (RFC 791 §3.2).
 const LEAST_MTU: u16 = 68;
 
 /// One rule.
@@ -404,118 +399,6 @@ fn rule(raw: Spanned<RawRule>) -> Result<Rule, Problem> {
 /// Enough to show any resend storm, few enough not to be one.
 const MOST_COPIES: u32 = 100;
 
-/// One inject.
-///
-/// # Errors
-///
-/// Not exactly one trigger and one payload, or parameters of another payload.
-fn inject(raw: Spanned<RawInject>, families: &[Family]) -> Result<Inject, Problem> {
-    let span = raw.span();
-    let raw = raw.into_inner();
-    let trigger = match (raw.when, raw.after) {
-        (Some(_), None) => Trigger::Established,
-        (None, Some(after)) => {
-            let span = after.span();
-            Trigger::After(selector(after.into_inner(), span)?)
-        }
-        _ => {
-            return problem(
-                span,
-                "an inject needs one trigger: when = \"established\" or after = { flight = … }",
-            );
-        }
-    };
-    let mtu = raw.mtu.map(|mtu| u32::from(mtu.get()));
-    let payload = match (raw.icmp, raw.datagram) {
-        (Some(name), None) => {
-            let kinds = icmp_kinds(&name, families)?;
-            let announces = kinds.iter().any(|kind| kind.name == icmp::PACKET_TOO_BIG);
-            if mtu.is_some() && !announces {
-                return problem(
-                    span,
-                    "only icmp = \"packet-too-big\" or \"all\" carries an `mtu`",
-                );
-            }
-            Payload::Icmp(Icmp {
-                kinds,
-                mtu: mtu.unwrap_or(USUAL_MTU),
-            })
-        }
-        (None, Some(datagram)) => {
-            let forgery = datagram.into();
-            if mtu.is_some() {
-                return problem(span, "`mtu` belongs to icmp = \"packet-too-big\"");
-            }
-            Payload::Datagram(forgery)
-        }
-        _ => {
-            return problem(span, "an inject sends one thing: `icmp` or `datagram`");
-        }
-    };
-    Ok(Inject {
-        trigger,
-        to: raw.to.into(),
-        payload,
-        delay: raw.delay.0,
-        repeat: raw.repeat.into(),
-        spacing: raw.spacing.0,
-        times: raw.times.into(),
-    })
-}
-
-/// The smallest MTU every link has under IPv6 (RFC 8200 §5), and a plausible one under IPv4.
-const USUAL_MTU: u32 = 1280;
-
-/// The kinds that `all`, a name or `type/code` means in these families.
-///
-/// # Errors
-///
-/// A kind that one of the families lacks, or numbers that mean two things.
-fn icmp_kinds(
-    wanted: &Spanned<String>,
-    families: &[Family],
-) -> Result<Vec<&'static icmp::Kind>, Problem> {
-    let name = wanted.get_ref();
-    if name == "all" {
-        return Ok(families
-            .iter()
-            .flat_map(|family| icmp::kinds_of(*family))
-            .collect());
-    }
-    let numbers = name
-        .split_once('/')
-        .and_then(|(kind, code)| Some((kind.parse::<u8>().ok()?, code.parse::<u8>().ok()?)));
-    if numbers.is_some() && families.len() > 1 {
-        return problem(
-            wanted.span(),
-            format!(
-                "{name} means different errors in ICMP and ICMPv6; write families = [\"ipv4\"] or \
-                 [\"ipv6\"], or the error's name"
-            ),
-        );
-    }
-    let mut kinds = Vec::new();
-    for family in families {
-        let found = icmp::kinds_of(*family).find(|kind| match numbers {
-            Some(numbers) => (kind.icmp_type, kind.code) == numbers,
-            None => kind.name == name,
-        });
-        let Some(kind) = found else {
-            let valid: Vec<&str> = icmp::kinds_of(*family).map(|kind| kind.name).collect();
-            return problem(
-                wanted.span(),
-                format!(
-                    "{family} has no ICMP error `{name}`{}; valid here: all, {}",
-                    did_you_mean(name, valid.iter().copied()),
-                    valid.join(", ")
-                ),
-            );
-        };
-        kinds.push(kind);
-    }
-    Ok(kinds)
-}
-
 /// The expectation.
 ///
 /// # Errors
@@ -528,12 +411,16 @@ fn expect(raw: Spanned<RawExpect>) -> Result<Expect, Problem> {
         outcome: raw.outcome.unwrap_or(Outcome::Echo),
         handshake_min: raw.handshake_min.map_or(Duration::ZERO, |time| time.0),
         handshake_max: raw.handshake_max.map(|time| time.0),
-        longest_min: raw.longest_min.map(usize::from),
-        longest_max: raw.longest_max.map(usize::from),
         resent_min: raw.resent_min,
         resent_max: raw.resent_max,
         server_counters: raw.server,
         threads_left: raw.threads_left,
+        fragments: raw.fragments,
+        longest_min: raw.longest_min.map(usize::from),
+        longest_max: raw.longest_max.map(usize::from),
+        longest_after: raw.longest_after.into(),
+        heartbeats: raw.heartbeats.into(),
+        server_growth: raw.server_growth,
     };
     if expect
         .handshake_max

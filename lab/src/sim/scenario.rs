@@ -13,7 +13,7 @@ use super::world::World;
 use crate::observe::Trace;
 use crate::report::replay;
 use crate::run::{Backend, Finished, Job, seed_of, write_evidence};
-use crate::scenario::{Implementation, Outcome, Trigger};
+use crate::scenario::{Implementation, Outcome, SHORT_LINE, Trigger};
 use crate::verdict::{Ending, Need, Observation, Skip, Verdict, judge};
 use crate::wire::Engine;
 
@@ -97,7 +97,8 @@ impl Simulator {
                     });
                 }
             }
-            Outcome::HandshakeTimeout => world.run_out(deadline),
+            // The second is never played here; see `tuning`.
+            Outcome::HandshakeTimeout | Outcome::ClientGone => world.run_out(deadline),
         }
         seen.client = ending(&world.client);
         seen.server = ending(&world.server);
@@ -140,8 +141,14 @@ fn tuning(job: &Job<'_>) -> Result<[Tuning; 2], String> {
         }
     }
     let scenario = job.scenario;
-    if scenario.restart {
+    if scenario.in_turn.is_some() || scenario.expect.outcome == Outcome::ClientGone {
         return Err("only a program can be killed and started anew".to_owned());
+    }
+    if scenario.expect.server_growth.is_some() {
+        return Err("memory is measured in a real server".to_owned());
+    }
+    if scenario.line > SHORT_LINE {
+        return Err("the simulated ends say short lines only".to_owned());
     }
     if scenario.certificate != Profile::SERVER {
         return Err(format!(

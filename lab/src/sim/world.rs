@@ -316,7 +316,13 @@ impl World {
             });
         }
         if let Some(trace) = &mut self.trace {
-            trace.offered(self.now, direction, &frame, offered.decision);
+            trace.offered(
+                self.now,
+                direction,
+                &frame,
+                offered.decision,
+                &offered.records,
+            );
         }
         self.queue(offered.deliveries);
     }

@@ -1,12 +1,13 @@
 //! The single checks of a verdict, each with the sentence that says what was missing.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::observe::{EventKind, Handshake};
 use crate::packet::Direction;
 use crate::scenario::{Action, Implementation, Outcome, Play, Scenario};
 
-use super::Observation;
+use super::{Exchange, Observation};
 
 /// Whether the relay carried everything the scenario did not take away.
 pub(super) fn lab_did_its_part(seen: &Observation) -> Result<(), String> {
@@ -63,12 +64,13 @@ pub(super) fn endpoints(
             longest(scenario, seen)?;
             resent(scenario, seen)?;
         }
+        Outcome::ClientGone => client_gone(seen)?,
         Outcome::HandshakeTimeout => handshake_timeout(seen)?,
     }
-    if play.server == Implementation::Ours {
-        amplification(seen)?;
-    }
+    on_the_wire(scenario, seen)?;
+    server_growth(scenario, seen)?;
     counters(scenario, play, seen)?;
+    rules(seen)?;
     threads_left(scenario, play, seen)?;
     if play.server == Implementation::Ours && seen.server.killed {
         return Err("the server still ran 5 s after it was asked to end".to_owned());
@@ -93,7 +95,7 @@ fn echo(scenario: &Scenario, seen: &Observation) -> Result<(), String> {
         }
         return Err(format!("no handshake: {}", where_it_stopped(seen)));
     }
-    if scenario.clients > 1 {
+    if seen.load.is_some() || (scenario.clients > 1 && scenario.in_turn.is_none()) {
         return load(scenario, seen);
     }
     let Some(exchange) = &seen.exchange else {
@@ -185,16 +187,6 @@ fn longest(scenario: &Scenario, seen: &Observation) -> Result<(), String> {
     Ok(())
 }
 
-/// To an address that has not shown a cookie, the server sends no more than came from there.
-fn amplification(seen: &Observation) -> Result<(), String> {
-    match seen.trace.amplified() {
-        Some([received, sent]) => Err(format!(
-            "to an address not yet verified the server sent {sent} bytes for {received}"
-        )),
-        None => Ok(()),
-    }
-}
-
 fn resent(scenario: &Scenario, seen: &Observation) -> Result<(), String> {
     let expect = &scenario.expect;
     for handshake in &seen.trace.handshakes {
@@ -212,6 +204,89 @@ fn resent(scenario: &Scenario, seen: &Observation) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Data flowed, the client died, and the server closed the connection.
+fn client_gone(seen: &Observation) -> Result<(), String> {
+    if !seen.exchange.as_ref().is_some_and(Exchange::is_complete) {
+        return Err(format!(
+            "no data before the client was to die: {}",
+            where_it_stopped(seen)
+        ));
+    }
+    match (
+        seen.client_killed,
+        seen.trace.closed[Direction::ToClient as usize],
+    ) {
+        (None, _) => Err("the client was not killed".to_owned()),
+        (Some(killed), Some(closed)) if closed > killed => Ok(()),
+        (Some(_), Some(_)) => {
+            Err("the server closed the connection before the client died".to_owned())
+        }
+        (Some(_), None) => Err("the server never closed the connection".to_owned()),
+    }
+}
+
+/// What the endpoints sent besides flights and data, and how long it was.
+fn on_the_wire(scenario: &Scenario, seen: &Observation) -> Result<(), String> {
+    let expect = &scenario.expect;
+    let (trace, counted) = (&seen.trace, |number: usize| number as u64);
+    let [to_server, to_client] = Direction::BOTH.map(|direction| direction as usize);
+    let numbers = [
+        ("IP fragments sent", expect.fragments, trace.fragments),
+        (
+            "heartbeats to the server",
+            expect.heartbeats[to_server],
+            trace.heartbeats[to_server],
+        ),
+        (
+            "heartbeats to the client",
+            expect.heartbeats[to_client],
+            trace.heartbeats[to_client],
+        ),
+        (
+            "bytes in the longest packet to the server",
+            expect.longest_after[to_server],
+            counted(trace.longest[to_server]),
+        ),
+        (
+            "bytes in the longest packet to the client",
+            expect.longest_after[to_client],
+            counted(trace.longest[to_client]),
+        ),
+    ];
+    for (what, bound, number) in numbers {
+        if let Some(bound) = bound
+            && !bound.holds(number)
+        {
+            return Err(format!("{number} {what}, expected {bound}"));
+        }
+    }
+    Ok(())
+}
+
+fn server_growth(scenario: &Scenario, seen: &Observation) -> Result<(), String> {
+    let Some(bound) = scenario.expect.server_growth else {
+        return Ok(());
+    };
+    let Some([before, after]) = seen.server_memory else {
+        return Err("the server was gone before its memory could be read".to_owned());
+    };
+    let growth = after.saturating_sub(before);
+    if bound.holds(growth) {
+        return Ok(());
+    }
+    Err(format!(
+        "the server grew by {growth} KiB from {before}, expected {bound}"
+    ))
+}
+
+/// The rules that every run is held to.
+fn rules(seen: &Observation) -> Result<(), String> {
+    match seen.trace.rules.broken().first_key_value() {
+        Some((rule, what)) => Err(format!("{rule}: {what}")),
+        None => Ok(()),
+    }
 }
 
 /// Nobody completes, and the client says so by itself. The server says it through its counters.
@@ -250,7 +325,7 @@ fn counters(scenario: &Scenario, play: &Play, seen: &Observation) -> Result<(), 
         return Err("the server printed no counters".to_owned());
     };
     for (name, bound) in &scenario.expect.server_counters {
-        let Some(&number) = counters.get(name) else {
+        let Some(number) = sum_of(counters, name) else {
             return Err(format!("the server has no counter `{name}`"));
         };
         if !bound.holds(number) {
@@ -260,6 +335,22 @@ fn counters(scenario: &Scenario, play: &Play, seen: &Observation) -> Result<(), 
         }
     }
     Ok(())
+}
+
+/// The sum of the counters that `names` means: several joined by `+`, each perhaps with a `*` at its
+/// end; `None` when one of them means nothing.
+fn sum_of(counters: &BTreeMap<String, u64>, names: &str) -> Option<u64> {
+    names
+        .split('+')
+        .map(|name| match name.trim().strip_suffix('*') {
+            None => counters.get(name.trim()).copied(),
+            Some(start) => counters
+                .iter()
+                .filter(|(name, _)| name.starts_with(start))
+                .map(|(_, number)| *number)
+                .reduce(|sum, number| sum + number),
+        })
+        .sum()
 }
 
 fn threads_left(scenario: &Scenario, play: &Play, seen: &Observation) -> Result<(), String> {

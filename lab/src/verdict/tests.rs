@@ -171,6 +171,7 @@ fn reason_names_the_forgery_that_was_answered() {
             direction: Direction::ToServer,
             inject: 0,
             what: what.to_owned(),
+            length: 36,
         },
     };
     seen.trace.events = vec![forged(20, "icmp harmless"), forged(40, "icmp deadly")];
@@ -180,6 +181,7 @@ fn reason_names_the_forgery_that_was_answered() {
         ordinal: 9,
         place: None,
         what: "encrypted alert".to_owned(),
+        length: 85,
         fate: crate::wire::Fate::Delivered,
         cause: crate::wire::Cause::None,
     };
@@ -191,5 +193,66 @@ fn reason_names_the_forgery_that_was_answered() {
         "",
         &seen,
         "server sent an encrypted alert 1.0 ms after the forged icmp deadly",
+    );
+}
+
+#[test]
+fn fragments_heartbeats_and_lengths_out_of_bounds_fail() {
+    let mut seen = good();
+    seen.trace.fragments = 2;
+    fails(
+        "[expect]\nfragments = 0",
+        &seen,
+        "2 IP fragments sent, expected ==0",
+    );
+    seen.trace.heartbeats = [0, 3];
+    let heartbeats = "[expect]\nheartbeats = { to_server = \">=1\" }";
+    fails(heartbeats, &seen, "0 heartbeats to the server");
+    seen.trace.longest = [1300, 600];
+    let longest = "[expect]\nlongest_after = { to_server = \">=1300\", to_client = \">=1300\" }";
+    fails(
+        longest,
+        &seen,
+        "600 bytes in the longest packet to the client",
+    );
+    seen.trace.longest = [1300, 1300];
+    assert_eq!(judged(longest, &seen), Verdict::Pass);
+}
+
+#[test]
+fn server_that_grows_too_much_or_was_gone_fails() {
+    let rest = "[expect]\nserver_growth = \"<=512\"";
+    let mut seen = good();
+    fails(rest, &seen, "gone before its memory could be read");
+    seen.server_memory = Some([10_000, 10_513]);
+    fails(rest, &seen, "grew by 513 KiB from 10000");
+    seen.server_memory = Some([10_000, 10_512]);
+    assert_eq!(judged(rest, &seen), Verdict::Pass);
+}
+
+#[test]
+fn dead_client_must_be_noticed_after_its_death() {
+    let rest = "[expect]\noutcome = \"client-gone\"";
+    let mut seen = good();
+    fails(rest, &seen, "the client was not killed");
+    seen.client_killed = Some(Duration::from_secs(5));
+    fails(rest, &seen, "never closed");
+    seen.trace.closed = [None, Some(Duration::from_secs(4))];
+    fails(rest, &seen, "before the client died");
+    seen.trace.closed = [None, Some(Duration::from_secs(6))];
+    assert_eq!(judged(rest, &seen), Verdict::Pass);
+}
+
+#[test]
+fn several_counters_are_added_up() {
+    let rest = "[expect]\nserver = { \"read+dropped_*\" = 7 }";
+    let mut seen = good();
+    let counters = [("read", 1), ("dropped_a", 2), ("dropped_b", 4), ("else", 9)];
+    seen.counters = Some(counters.map(|(name, n)| (name.to_owned(), n)).into());
+    assert_eq!(judged(rest, &seen), Verdict::Pass);
+    fails(
+        &rest.replace("read", "unread"),
+        &seen,
+        "no counter `unread+",
     );
 }

@@ -22,6 +22,10 @@ pub struct Decision {
     pub place: Option<Place>,
     /// What it carries, in short words such as `ServerHello`.
     pub what: String,
+    /// Bytes of the IP packet. Not told in evidence: a signature is some bytes longer or shorter from
+    /// run to run, and two runs of a seed must tell the same.
+    #[serde(skip)]
+    pub length: usize,
     /// What became of it.
     pub fate: Fate,
     /// Who decided.

@@ -31,7 +31,7 @@ pub struct Link {
     /// Time between deliveries: what arrives in between waits and goes in one burst, as on a link
     /// that is shared by turns. Zero delivers at once.
     pub slot: Duration,
-    /// Longest IP packet it carries, headers included.
+    /// The longest IP packet it carries.
     pub mtu: Option<Mtu>,
 }
 
@@ -40,8 +40,8 @@ pub struct Link {
 pub struct Mtu {
     /// Bytes of the IP packet.
     pub bytes: u16,
-    /// Whether the link answers a longer one with a "packet too big"; else it is lost in silence, as
-    /// behind a firewall that drops ICMP errors and fragments.
+    /// Whether the link answers a longer one with a packet-too-big (RFC 1191, RFC 8201); else it is
+    /// lost in silence, as behind a firewall that drops ICMP errors and fragments.
     pub announced: bool,
 }
 
@@ -87,11 +87,6 @@ impl fmt::Display for Chance {
 const MILLION: u32 = 1_000_000;
 
 impl Link {
-    /// Whether an IP packet of so many bytes fits.
-    pub fn carries(&self, bytes: usize) -> bool {
-        self.mtu.is_none_or(|mtu| bytes <= usize::from(mtu.bytes))
-    }
-
     /// What the link does to a datagram no rule has taken; `None` if nothing.
     pub fn fate(&self, draw: &mut ChaCha20Rng) -> Option<Fate> {
         if self.loss.comes_true(draw) {
@@ -119,6 +114,11 @@ impl Link {
         }
         let earliest = self.delay.saturating_sub(self.jitter);
         draw.random_range(earliest..=self.delay + self.jitter)
+    }
+
+    /// The link's MTU if a packet of so many bytes exceeds it.
+    pub fn too_narrow_for(&self, packet: usize) -> Option<Mtu> {
+        self.mtu.filter(|mtu| packet > usize::from(mtu.bytes))
     }
 
     /// When a datagram that would arrive at `at` is delivered.

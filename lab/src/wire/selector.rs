@@ -16,6 +16,8 @@ pub struct Selector {
     pub flights: Vec<u8>,
     /// One of these transmissions of its flight; empty for any.
     pub transmissions: Vec<u32>,
+    /// Whether its handshake resumes a session, as far as seen when it passes.
+    pub resumed: Option<bool>,
     /// Position in its transmission.
     pub datagram: Option<Position>,
     /// Number in its flow and direction, from 1.
@@ -76,10 +78,12 @@ impl Selector {
         let Some(place) = place else {
             return self.flights.is_empty()
                 && self.transmissions.is_empty()
+                && self.resumed.is_none()
                 && self.datagram.is_none();
         };
         (self.flights.is_empty() || self.flights.contains(&place.flight))
             && (self.transmissions.is_empty() || self.transmissions.contains(&place.transmission))
+            && self.resumed.is_none_or(|resumed| resumed == place.resumed)
             && match self.datagram {
                 None => true,
                 Some(Position::Nth(number)) => place.datagram == number,

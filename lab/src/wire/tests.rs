@@ -99,7 +99,7 @@ fn packets_above_the_links_mtu_are_lost_and_their_sender_told_where_it_says_so()
 #[test]
 fn replays_copy_what_was_seen_and_wait_for_nothing_else() {
     let replay = "[[inject]]\nwhen = \"established\"\nto = \"server\"\n\
-                  datagram = { replay = { flight = 3 } }\nrepeat = 2\nspacing = \"5ms\"";
+                  replay = { flight = 3 }\nrepeat = 2\nspacing = \"5ms\"";
     let mut engine = Engine::new(&scenario(replay), 1);
     let handshake = sample::full_handshake(1);
     for (direction, payload) in &handshake[..2] {

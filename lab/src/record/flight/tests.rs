@@ -166,3 +166,26 @@ fn application_data_and_alerts_belong_to_no_flight() {
         assert_eq!(tracker.place(ToServer, &parse(&datagram)), None);
     }
 }
+
+#[test]
+fn datagram_with_the_end_of_two_flights_is_of_the_later() {
+    let mut tracker = FlightTracker::default();
+    for (direction, datagram) in &sample::full_handshake(1)[..6] {
+        place(&mut tracker, *direction, datagram);
+    }
+    // The server's timer ran out just when flight 5 came.
+    let again = place(
+        &mut tracker,
+        ToClient,
+        &[sample::server_hello(), sample::certificate()].concat(),
+    );
+    assert_eq!(numbers(again), (4, 2, 1, false));
+    let both = [
+        sample::server_hello_done(),
+        sample::new_session_ticket(),
+        sample::change_cipher_spec(),
+        sample::finished(),
+    ];
+    let both = place(&mut tracker, ToClient, &both.concat());
+    assert_eq!(numbers(both), (6, 1, 1, true));
+}

@@ -62,6 +62,7 @@ pub(super) fn selector(raw: RawSelector, span: Range<usize>) -> Result<Selector,
             .flat_map(|of| of.0)
             .map(Into::into)
             .collect(),
+        resumed: raw.resumed,
         datagram: raw.datagram.map(|position| position.0),
         ordinal: raw.ordinal.map(Into::into),
         every: raw.every.map(Into::into),

@@ -6,8 +6,8 @@ use std::time::Duration;
 use crate::packet::Direction;
 use crate::record::MessageType;
 use crate::scenario::{
-    Action, Catalogue, Comparison, Family, Forgery, Mtu, Outcome, Payload, Position, Scenario,
-    Trigger,
+    Action, Catalogue, Comparison, Family, Forgery, Leave, Mtu, Outcome, Payload, Position,
+    Scenario, Trigger,
 };
 
 /// What every file needs, on three lines.
@@ -112,13 +112,25 @@ fn certificates_are_those_of_the_test_pki() {
 }
 
 #[test]
-fn only_one_client_is_started_anew() {
-    assert!(parse("restart = true\n").unwrap().restart);
-    let many = parse("restart = true\nclients = 2\n").unwrap_err();
-    assert!(
-        many.contains("only a single client is started anew"),
-        "{many}"
-    );
+fn clients_come_in_turn_only_if_there_are_several() {
+    let two = parse("clients = 2\nin_turn = \"killed\"\nsame_port = true\n").unwrap();
+    assert_eq!((two.in_turn, two.same_port), (Some(Leave::Killed), true));
+    assert_eq!(two.plays.len(), 2, "any client can be started twice");
+    let one = parse("in_turn = \"closed\"\n").unwrap_err();
+    assert!(one.contains("nobody to come after it"), "{one}");
+    let at_once = parse("clients = 2\nresume = true\n").unwrap_err();
+    assert!(at_once.contains("come after one another"), "{at_once}");
+}
+
+#[test]
+fn only_who_sees_datagrams_can_replay_them() {
+    let replay = "[[inject]]\nwhen = \"established\"\nto = \"server\"\nreplay = { flight = 3 }\n";
+    let blind = parse(&format!("attacker = \"off-path-4-tuple\"\n{replay}")).unwrap_err();
+    assert!(blind.contains("on-path-observer"), "{blind}");
+    let observer = format!("attacker = \"on-path-observer\"\n{replay}");
+    assert!(parse(&observer).is_ok());
+    let other_way = parse(&observer.replace("flight = 3", "flight = 4")).unwrap_err();
+    assert!(other_way.contains("go the other way"), "{other_way}");
 }
 
 #[test]
@@ -177,8 +189,8 @@ fn forged_datagram_has_its_parameters() {
     assert_eq!(
         forgeries,
         [
-            &Payload::Datagram(Forgery::Epoch1Runt { length: 8 }),
-            &Payload::Datagram(Forgery::Empty)
+            &Payload::Datagrams(vec![Forgery::Epoch1Runt { length: 8 }]),
+            &Payload::Datagrams(vec![Forgery::Empty])
         ]
     );
 }
