@@ -78,10 +78,11 @@ pub(crate) struct ListenerConfig {
 }
 
 /// Settings of a listener that do not change while it runs.
-const FIXED: [&str; 7] = [
+const FIXED: [&str; 8] = [
     "service",
     "backend",
     "proxy-protocol",
+    "syslog-frames",
     "idle-counts",
     "port-sharing",
     "transport",

@@ -17,7 +17,9 @@ use dtls::{DtlsStream, Recv, RecvError, SendError};
 use serde::{Deserialize, Serialize};
 
 use forward::ConnectError;
-pub(crate) use forward::{Backend, Forward, IdleCounts, ProxyProtocol, port_range, port_usage};
+pub(crate) use forward::{
+    Backend, Forward, IdleCounts, ProxyProtocol, SyslogFrames, port_range, port_usage,
+};
 
 /// The services, as they are typed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize, Serialize)]

@@ -160,6 +160,7 @@ fn an_explicit_key_wins_over_a_preset() {
         (&"required".into(), "preset syslog")
     );
     assert_eq!(setting(syslog, "idle-counts").0, "to-server");
+    assert_eq!(setting(syslog, "syslog-frames").0, "split");
     assert_eq!(radius["listen"], "[::]:2083");
     assert_eq!(setting(radius, "client-auth").0, "required");
     assert_eq!(setting(radius, "suites").0, "recommended");

@@ -252,6 +252,8 @@ fn the_proxy_header_names_the_client_on_the_first_or_on_every_datagram() {
             &to,
             "--proxy-protocol",
             which,
+            "--drain-timeout",
+            "0s",
         ]);
         let mut stream = server.connect(pki.client());
         let addresses = ProxiedAddress::datagram(stream.local_addr(), server.address);
@@ -305,6 +307,44 @@ fn a_backend_that_restarted_is_told_the_client_again() {
         stream.local_addr()
     );
     assert_eq!(got[length..], *b"three");
+}
+
+#[test]
+fn frames_of_syslog_become_a_datagram_a_message_only_if_asked_for() {
+    let record = b"5 <1>ab8 <2>cde\n0 <3>";
+    let framed = &record[..17];
+    let split = ["--syslog-frames", "split"];
+    let proxied = ["--syslog-frames", "split", "--proxy-protocol", "every"];
+    let kept: &[&[u8]] = &[framed, record, b"<4>no frame"];
+    let apart: &[&[u8]] = &[b"<1>ab", b"<2>cde\n0", record, b"<4>no frame"];
+    for (arguments, expected) in [(&[][..], kept), (&split, apart), (&proxied, apart)] {
+        let (pki, backend) = (Pki::new(), Backend::new());
+        let server = forward(&pki, backend.address, arguments);
+        let mut stream = server.connect(pki.client());
+        for data in [framed, record, b"<4>no frame"] {
+            stream.send(data).unwrap();
+        }
+        for &message in expected {
+            let (datagram, _) = backend.receive();
+            let header = if arguments.len() == proxied.len() {
+                let (header, length) =
+                    ProxyHeader::parse(&datagram, ParseConfig::default()).unwrap();
+                assert!(header.proxied_address().is_some());
+                length
+            } else {
+                0
+            };
+            assert_eq!(datagram[header..], *message);
+        }
+        let finished = server.finish();
+        finished.assert_success();
+        let bytes: usize = expected.iter().map(|message| message.len()).sum();
+        assert_eq!(
+            finished.counter("datagrams_to_backend"),
+            expected.len() as u64
+        );
+        assert_eq!(finished.counter("bytes_to_backend"), bytes as u64);
+    }
 }
 
 #[test]

@@ -12,7 +12,7 @@ use super::values::{
     ClientAuth, Listen, NamedIdentity, Pin, PortSharing, Suites, TcpAddress, Time, TimeOrNone,
     Transport,
 };
-use crate::service::{IdleCounts, ProxyProtocol, ServiceName};
+use crate::service::{IdleCounts, ProxyProtocol, ServiceName, SyslogFrames};
 
 /// What may be said of a listener.
 ///
@@ -41,6 +41,11 @@ pub(crate) struct ListenerOptions {
     /// the client is [default: none]
     #[arg(long, value_enum, value_name = "WHICH", help_heading = "Forwarding")]
     pub(crate) proxy_protocol: Option<ProxyProtocol>,
+
+    /// Syslog over DTLS (RFC 6012) puts a length before each message, and maybe several messages
+    /// into a record; plain UDP collectors expect neither [default: keep]
+    #[arg(long, value_enum, value_name = "HOW", help_heading = "Forwarding")]
+    pub(crate) syslog_frames: Option<SyslogFrames>,
 
     /// Whose datagrams keep a connection from being idle [default: both]
     #[arg(long, value_enum, value_name = "WHOSE", help_heading = "Forwarding")]
@@ -188,6 +193,7 @@ impl ListenerOptions {
             service: self.service.or(other.service),
             backend: self.backend.or(other.backend),
             proxy_protocol: self.proxy_protocol.or(other.proxy_protocol),
+            syslog_frames: self.syslog_frames.or(other.syslog_frames),
             idle_counts: self.idle_counts.or(other.idle_counts),
             cert: self.cert.or(other.cert),
             key: self.key.or(other.key),

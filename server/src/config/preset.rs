@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::options::ListenerOptions;
 use super::values::{ClientAuth, PortSharing, Suites, Time, TimeOrNone, Transport};
-use crate::service::IdleCounts;
+use crate::service::{IdleCounts, SyslogFrames};
 
 /// A protocol whose defaults are known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize, Serialize)]
@@ -69,6 +69,8 @@ impl Preset {
                 client_auth: Some(ClientAuth::Required),
                 idle_timeout: Some(TimeOrNone(Some(Duration::from_secs(30 * 60)))),
                 idle_counts: Some(IdleCounts::ToServer),
+                // What is behind us speaks plain UDP.
+                syslog_frames: Some(SyslogFrames::Split),
                 ..anywhere
             },
             Self::Radius => ListenerOptions {

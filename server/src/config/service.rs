@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use super::listener::{Mistake, Problem};
 use super::options::ListenerOptions;
-use crate::service::{Backend, Forward, IdleCounts, ProxyProtocol, Service, ServiceName};
+use crate::service::{
+    Backend, Forward, IdleCounts, ProxyProtocol, Service, ServiceName, SyslogFrames,
+};
 use crate::stats::Stats;
 
 /// The service that the options ask for; it counts in `stats`.
@@ -48,6 +50,7 @@ fn forward(options: &ListenerOptions, stats: &Arc<Stats>) -> Result<Service, Mis
     Ok(Service::Forward(Arc::new(Forward::new(
         backend,
         options.proxy_protocol.unwrap_or(ProxyProtocol::None),
+        options.syslog_frames.unwrap_or(SyslogFrames::Keep),
         options.idle_counts.unwrap_or(IdleCounts::Both),
         Arc::clone(stats),
     ))))

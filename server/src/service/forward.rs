@@ -15,6 +15,7 @@
 
 mod backend;
 mod buffers;
+mod frames;
 mod ports;
 mod proxy;
 
@@ -37,6 +38,7 @@ use buffers::Buffers;
 use proxy::{Header, ROOM};
 
 pub(crate) use backend::{Backend, ConnectError};
+pub(crate) use frames::SyslogFrames;
 pub(crate) use ports::{range as port_range, usage as port_usage};
 pub(crate) use proxy::ProxyProtocol;
 
@@ -61,6 +63,7 @@ pub(crate) enum IdleCounts {
 pub(crate) struct Forward {
     backend: Arc<Backend>,
     proxy: ProxyProtocol,
+    frames: SyslogFrames,
     idle: IdleCounts,
     stats: Arc<Stats>,
     buffers: Buffers,
@@ -71,12 +74,14 @@ impl Forward {
     pub(crate) fn new(
         backend: Backend,
         proxy: ProxyProtocol,
+        frames: SyslogFrames,
         idle: IdleCounts,
         stats: Arc<Stats>,
     ) -> Self {
         Self {
             backend: Arc::new(backend),
             proxy,
+            frames,
             idle,
             stats,
             // One byte more than fits, so that what is too long can be told.
@@ -105,6 +110,7 @@ impl Forward {
         let header = Header::new(self.proxy, stream.peer_addr(), stream.local_addr());
         Relay {
             stats: &self.stats,
+            frames: self.frames,
             idle: self.idle,
             socket: &connected.socket,
             buffers: &self.buffers,
@@ -117,6 +123,7 @@ impl Forward {
 /// One connection's two directions.
 struct Relay<'a> {
     stats: &'a Stats,
+    frames: SyslogFrames,
     idle: IdleCounts,
     socket: &'a UdpSocket,
     header: Header,
@@ -156,7 +163,7 @@ impl Relay<'_> {
     ) -> Result<Turn, ServiceError> {
         for _ in 0..ROUND {
             match stream.recv(&mut buffer[ROOM..])? {
-                Recv::Data(length) => self.send_to_backend(&buffer[..ROOM + length]),
+                Recv::Data(length) => self.hand_on(buffer, length),
                 Recv::TimedOut => return Ok(Turn::Quiet),
                 Recv::Closed => return Ok(Turn::Over(Ending::ClosedByPeer)),
                 Recv::Reconnected => return Ok(Turn::Over(Ending::Reconnected)),
@@ -165,6 +172,22 @@ impl Relay<'_> {
             }
         }
         Ok(Turn::More)
+    }
+
+    /// Hands on a record of the client: one datagram, or one for each message of a record of frames.
+    fn hand_on(&mut self, buffer: &mut [u8], length: usize) {
+        let record = ROOM..ROOM + length;
+        if self.frames == SyslogFrames::Keep || !frames::are_all(&buffer[record.clone()]) {
+            return self.send_to_backend(&buffer[..record.end]);
+        }
+        let mut rest = record;
+        while let Some(message) = frames::first(&buffer[rest.clone()]) {
+            let (start, end) = (rest.start + message.start, rest.start + message.end);
+            // To where a header may stand before it; what lay there has been sent.
+            buffer.copy_within(start..end, ROOM);
+            self.send_to_backend(&buffer[..ROOM + message.len()]);
+            rest.start = end;
+        }
     }
 
     /// Sends the datagram in the buffer to the backend, with a header where one is due, or loses it.

@@ -177,15 +177,19 @@ fn lines_of_openssl_and_gnutls_reach_rsyslogd() {
 }
 
 #[test]
-fn frames_of_rfc_6012_reach_the_collector_as_they_are() {
-    let collector = Backend::new();
-    let setting = Setting::new(Pki::new(), collector.address);
+fn frames_of_rfc_6012_reach_rsyslogd_as_messages() {
+    let (pki, collector) = (Pki::new(), own_address());
+    let (_rsyslogd, seen) = serve_rsyslogd(&pki, collector);
+    let setting = Setting::new(pki, collector);
     let mut client = setting.s_client();
-    let message = "<132>1 - boiler app - - - in a frame";
-    let frame = format!("{} {message}", message.len());
-    client.type_line(&frame);
-    let (datagram, _) = collector.receive();
-    assert_eq!(String::from_utf8(datagram).unwrap(), frame + "\n");
+    // The line's end belongs to the last message.
+    let [first, last] = ["one", "two"].map(|name| format!("<132>1 - boiler {name} - - - framed"));
+    client.type_line(&format!("{} {first}{} {last}", first.len(), last.len() + 1));
+    let expected = ["local0.warning one: framed", "local0.warning two: framed"];
+    wait_for_lines(&seen, &expected);
+    let finished = setting.server.finish();
+    finished.assert_success();
+    assert_eq!(finished.counter("datagrams_to_backend"), 2);
 }
 
 #[test]
