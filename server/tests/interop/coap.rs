@@ -125,7 +125,7 @@ fn transfers_blocks_with_a_pre_shared_key(peer: Peer) {
         "-u sensor -k sixteen-wrong-bytes-here".to_owned(),
         format!("-u nobody -k {KEY}"),
     ] {
-        let (got, left) = setting.get(&stranger, 1);
+        let (got, left) = setting.get(&stranger, 2);
         assert_eq!(got, None, "{left:#?}");
     }
     let finished = setting.assert_finished();
