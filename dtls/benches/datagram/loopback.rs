@@ -61,7 +61,8 @@ fn ask(
     Ok(())
 }
 
-fn a_hello(configs: &Configs, server: SocketAddr) -> Result<Vec<u8>, Failure> {
+/// A client's first datagram.
+pub(crate) fn a_hello(configs: &Configs, server: SocketAddr) -> Result<Vec<u8>, Failure> {
     let mut client = configs.dial(server)?;
     client.handshake(now())?;
     Ok(client.transmit().ok_or("no hello")?)

@@ -4,12 +4,14 @@
 //! ```text
 //! memory     one thread, no system call: nanoseconds, and instructions where valgrind is there
 //! loopback   CPU time of the server's thread, ours and the floor in turn; the median ratio is quoted
+//! flood      hellos from many addresses: answers for each second of CPU, bytes sent, memory
 //! ```
 //!
 //! Runs on the main thread, which starts one for each server. Instructions are counted by callgrind
 //! in another process of this program (`--operation NAME COUNT FOLDER`).
 #![forbid(unsafe_code)]
 
+mod flood;
 mod loopback;
 mod memory;
 
@@ -24,6 +26,10 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 /// The design's bounds.
 const HELLO_BUDGET: f64 = 1.3;
 const ECHO_BUDGET: f64 = 1.25;
+const AMPLIFICATION_BUDGET: f64 = 3.0;
+
+/// What the allocator may take or give back at any time.
+const FLAT_BYTES: i64 = 256 * 1024;
 
 /// Ours and the floor are measured in turn this often.
 const ROUNDS: usize = 7;
@@ -69,7 +75,39 @@ fn run() -> Result<(), Failure> {
     report("hello answered / recvfrom + sendto", &hello, HELLO_BUDGET);
     let echo = compare(&configs, loopback::echo_ours, loopback::echo_floor)?;
     report("100-byte echo / SSL_read + SSL_write", &echo, ECHO_BUDGET);
+    flood(&configs, &hello)
+}
+
+/// `rounds` are of hellos: the same run tells how many a second of CPU is good for.
+fn flood(configs: &Configs, rounds: &[(f64, f64)]) -> Result<(), Failure> {
+    let flood = flood::run(configs)?;
+    println!("a flood of {} hellos from 250 addresses", flood.hellos);
+    let a_second = |us: f64| 1e6 / us;
+    println!(
+        "  answered per second of CPU: {:.0}; recvfrom + sendto alone: {:.0}",
+        a_second(median(rounds.iter().map(|round| round.0).collect())),
+        a_second(median(rounds.iter().map(|round| round.1).collect())),
+    );
+    println!(
+        "  bytes sent for each received: {:.2}, at worst {:.2}   budget {AMPLIFICATION_BUDGET}   {}",
+        flood.amplification,
+        flood.worst,
+        verdict(flood.amplification.max(flood.worst) <= AMPLIFICATION_BUDGET)
+    );
+    println!(
+        "  memory, from a quarter of them to the end: {:+} KiB   {}",
+        flood.growth / 1024,
+        if flood.growth <= FLAT_BYTES {
+            "flat"
+        } else {
+            "GROWS"
+        }
+    );
     Ok(())
+}
+
+fn verdict(within: bool) -> &'static str {
+    if within { "within" } else { "over" }
 }
 
 type Measure = fn(&Configs) -> Result<f64, Failure>;
@@ -85,7 +123,7 @@ fn report(says: &str, rounds: &[(f64, f64)], budget: f64) {
     let ours = median(rounds.iter().map(|round| round.0).collect());
     let floor = median(rounds.iter().map(|round| round.1).collect());
     let ratio = median(rounds.iter().map(|round| round.0 / round.1).collect());
-    let verdict = if ratio <= budget { "within" } else { "over" };
+    let verdict = verdict(ratio <= budget);
     println!(
         "  {says:<38} ours {ours:>5.2} us   floor {floor:>5.2} us   ratio {ratio:.2}   \
          budget {budget:.2}   {verdict}"
