@@ -14,12 +14,14 @@ CERTS := $(TARGET)/certs
 LISTEN ?= [::1]:4433
 # Further arguments for the lab: names of scenarios, --seed N, --format json.
 LAB_ARGS ?=
+# Further arguments for the soak: see its --help.
+SOAK_ARGS ?=
 
 # What `make fuzz` fuzzes (a file of dtls/fuzz/fuzz_targets), and for how many seconds.
 FUZZ ?= record_filter
 TIME ?= 60
 
-.PHONY: help deps build certs run test memcheck lab lab-shared bench bench-peers fuzz fmt check ci clean
+.PHONY: help deps build certs run test memcheck lab lab-shared bench bench-peers fuzz soak soak-short fmt check ci clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -80,6 +82,16 @@ bench-peers: ## full handshakes with other servers and ours, in turn: rate, late
 	cargo build --locked --release -p dtls-server
 	cargo bench --locked -p dtls-client --bench peers
 
+soak: TIME = 30m
+soak: CONNECTIONS = 10000
+soak: ## a busy forward behind a lossy network, and what must hold afterwards; TIME=30m CONNECTIONS=10000 SOAK_ARGS='--transport shared'
+	@scripts/deps.sh build
+	cargo build --locked -p dtls-server -p dtls-client
+	cargo bench --locked --profile dev -p dtls-server --bench soak -- --time $(TIME) --connections $(CONNECTIONS) $(SOAK_ARGS)
+
+soak-short: ## the same in two minutes and a half
+	$(MAKE) --no-print-directory soak TIME=2m CONNECTIONS=1000 SOAK_ARGS='--every 2s --reload-every 20s'
+
 fuzz: ## fuzz a parser for a while; FUZZ=record_filter|cookie|heartbeat|known_peers TIME=60
 	@scripts/deps.sh build
 	@command -v cargo-fuzz >/dev/null || { echo 'installing cargo-fuzz, which runs the fuzz targets'; cargo install --locked cargo-fuzz; }
@@ -97,7 +109,7 @@ check: ## format, clippy, documentation; dependency direction, tests named in do
 	scripts/check-deps.sh
 	scripts/check-docs.sh
 
-ci: check test lab lab-shared ## everything a change must pass
+ci: check test lab lab-shared soak-short ## everything a change must pass
 
 clean: ## remove everything that was built
 	cargo clean
