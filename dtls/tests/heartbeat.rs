@@ -277,7 +277,8 @@ impl GnutlsServ {
         std::fs::write(&key, &leaf.key_pem).unwrap();
         // Another program may take the port between the choice and the start.
         for _ in 0..5 {
-            let free = UdpSocket::bind("127.0.0.1:0").unwrap();
+            // Free on every address, as the server binds them all.
+            let free = UdpSocket::bind("[::]:0").unwrap();
             let port = free.local_addr().unwrap().port();
             drop(free);
             let mut child = Command::new("gnutls-serv")
@@ -302,7 +303,7 @@ impl GnutlsServ {
             // Reads to the end, so that the pipe never fills.
             thread::spawn(move || {
                 for line in lines.map_while(Result::ok) {
-                    if line.contains("listening on IPv4") {
+                    if line.contains("listening on IPv4") && line.ends_with("done") {
                         drop(ready.send(line));
                     }
                 }

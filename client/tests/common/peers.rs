@@ -21,7 +21,7 @@ pub(crate) fn gnutls_serv(args: impl Fn(&mut Command)) -> (Process, String) {
         command.args(["--udp", "--echo", "--port", &port.to_string()]);
         args(command);
     };
-    start("gnutls-serv", "gnutls-bin", all, "listening on IPv4")
+    start("gnutls-serv", "gnutls-bin", all, "...done")
 }
 
 /// Starts a server on a free port and waits until it says that it listens; another program may
