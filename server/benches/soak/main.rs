@@ -108,7 +108,7 @@ fn run(options: &Options) -> Result<Verdict, Failure> {
     let folder = folder()?;
     let dropped_before = dropped_by_kernel()?;
     let backend = Backend::start()?;
-    let server = Server::start(options, backend.address, &folder)?;
+    let mut server = Server::start(options, backend.address, &folder)?;
     let quiet = server.status()?;
     let relay = Relay::start(server.address, options.loss, options.seed)?;
 
@@ -148,7 +148,7 @@ fn run(options: &Options) -> Result<Verdict, Failure> {
     let come_and_go = come_and_go.finish(CLIENTS_END)?;
     stay.interrupt()?;
     let stay = stay.finish(CLIENTS_END)?;
-    let left = wait_until_gone(&server, options, &quiet)?;
+    let left = wait_until_gone(&mut server, options, &quiet)?;
     let counters = server.stop()?;
     let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
     Ok(Verdict::of(&Evidence {
@@ -178,7 +178,11 @@ fn run(options: &Options) -> Result<Verdict, Failure> {
 
 /// Waits until the server has noticed that all clients are gone, as long as that may take: a close
 /// may have been lost, a handshake never completed.
-fn wait_until_gone(server: &Server, options: &Options, quiet: &Status) -> Result<Status, Failure> {
+fn wait_until_gone(
+    server: &mut Server,
+    options: &Options,
+    quiet: &Status,
+) -> Result<Status, Failure> {
     let slack = Duration::from_secs(10);
     let give_up = now() + options.idle_timeout().max(HANDSHAKE_TIMEOUT) + slack;
     loop {

@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use dtls_certs::{Profile, TestPki};
@@ -138,7 +138,16 @@ impl Server {
         }
     }
 
-    pub(crate) fn status(&self) -> Result<Status, Failure> {
+    /// Its status page.
+    pub(crate) fn status(&mut self) -> Result<Status, Failure> {
+        if let Some(status) = self.process.try_wait()? {
+            return Err(self.ended(status));
+        }
+        self.page()
+            .map_err(|error| Failure::Run(format!("dtls-server's status page: {error}")))
+    }
+
+    fn page(&self) -> Result<Status, Failure> {
         let mut page = TcpStream::connect_timeout(&self.pages, PAGE)?;
         page.set_read_timeout(Some(PAGE))?;
         page.write_all(b"GET /status HTTP/1.1\r\nHost: soak\r\nConnection: close\r\n\r\n")?;
@@ -159,15 +168,19 @@ impl Server {
         signal(&self.process, Signal::SIGTERM)?;
         let status = wait_for_end(&mut self.process, "dtls-server", Duration::from_secs(60))?;
         if !status.success() {
-            let log = fs::read_to_string(&self.log)?;
-            let last = log.lines().last().unwrap_or_default();
-            return Err(Failure::Run(format!(
-                "dtls-server ended with {status}: {last}"
-            )));
+            return Err(self.ended(status));
         }
         let text = fs::read_to_string(self.folder.join("server.json"))?;
         let report: Value = serde_json::from_str(&text)?;
         Ok(report["counters"].clone())
+    }
+
+    fn ended(&self, status: ExitStatus) -> Failure {
+        let log = fs::read_to_string(&self.log).unwrap_or_default();
+        let last = log.lines().last().unwrap_or_default();
+        Failure::Run(format!(
+            "dtls-server ended with {status}; its last words: {last}"
+        ))
     }
 }
 
