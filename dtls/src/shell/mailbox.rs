@@ -135,6 +135,16 @@ impl<T: Letter> Mailbox<T> {
         Some(letter)
     }
 
+    /// The next letter after a wait, which has silenced the bell. If more have come, the bell rings
+    /// again: whoever stops here to wait for the bell would never hear of them.
+    pub(crate) fn take_after_wait(&self) -> Option<T> {
+        let letter = self.take();
+        if !self.letters.is_empty() {
+            self.shared.bell.ring();
+        }
+        letter
+    }
+
     /// Waits until a socket is readable, the bell has rung, or the time is up. Afterwards the bell
     /// is silent: look for letters before the next wait.
     ///

@@ -73,12 +73,17 @@ impl Shared {
         datagram: &mut Datagram,
         deadline: Option<Instant>,
     ) -> io::Result<Arrival> {
-        let mut due = false;
+        let (mut waited, mut due) = (false, false);
         loop {
             if self.stopped.load(Ordering::SeqCst) {
                 return Ok(Arrival::Stopped);
             }
-            if let Some(arrived) = self.inbox.take() {
+            let arrived = if waited {
+                self.inbox.take_after_wait()
+            } else {
+                self.inbox.take()
+            };
+            if let Some(arrived) = arrived {
                 datagram.copy_from(&arrived);
                 return Ok(Arrival::Datagram);
             }
@@ -89,6 +94,7 @@ impl Shared {
             // The wait silences the bell, even if it is none: who polls the descriptor would never
             // come to rest. So there is one more look after it.
             self.inbox.wait_for_letter(left)?;
+            waited = true;
             due = left.is_some_and(|left| left.is_zero());
         }
     }
@@ -128,5 +134,68 @@ impl Drop for Shared {
 impl AsFd for Shared {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.inbox.bell().as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+    use std::thread;
+    use std::time::Duration;
+
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+    use super::super::{Transport, clock};
+    use super::*;
+    use crate::core::limits::PrefixLengths;
+    use crate::shell::handoff::{Routed, Routes, to_inbox};
+    use crate::shell::mailbox::mailbox;
+
+    #[test]
+    fn the_descriptor_is_readable_while_a_datagram_lies_behind_the_one_that_ended_a_wait() {
+        const ROUNDS: usize = 200;
+        let socket = ListeningSocket::bind((Ipv4Addr::LOCALHOST, 0).into(), None).unwrap();
+        let tuple = FourTuple {
+            peer: (Ipv4Addr::LOCALHOST, 9).into(),
+            local: socket.local(),
+        };
+        let (stray_post, strays) = mailbox(4096).unwrap();
+        let routes = Arc::new(Routes::new(
+            Arc::clone(strays.bell()),
+            PrefixLengths::default(),
+        ));
+        let transport = to_inbox(tuple, &Arc::new(socket), &routes, &stray_post).unwrap();
+        let Transport::Shared(mut shared) = transport else {
+            panic!("{transport:?}");
+        };
+        let (next, rounds) = crossbeam_channel::bounded(0);
+        let posting = thread::spawn(move || {
+            for () in rounds {
+                for datagram in [b"noise", b"data."] {
+                    assert_eq!(routes.forward(tuple, datagram), Routed::Forwarded);
+                }
+            }
+        });
+        let mut datagram = Datagram::empty();
+        for _ in 0..ROUNDS {
+            next.send(()).unwrap();
+            for expected in [b"noise", b"data."] {
+                let deadline = clock() + Duration::from_secs(10);
+                let arrival = shared.recv(&mut datagram, Some(deadline)).unwrap();
+                assert_eq!(arrival, Arrival::Datagram);
+                assert_eq!(datagram.bytes(), expected);
+                if expected == b"noise" {
+                    let mut descriptors = [PollFd::new(shared.as_fd(), PollFlags::POLLIN)];
+                    let patience = PollTimeout::from(2000_u16);
+                    assert_eq!(
+                        poll(&mut descriptors, patience).unwrap(),
+                        1,
+                        "data lies there"
+                    );
+                }
+            }
+        }
+        drop(next);
+        posting.join().unwrap();
     }
 }
