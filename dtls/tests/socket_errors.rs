@@ -10,20 +10,26 @@
 
 mod common;
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::AsFd;
+use std::sync::{Arc, mpsc};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::{anchors, assert_echo, echo, identity};
+use dtls::core::{Connection, Progress};
 use dtls::{
-    Call, ClientConfig, Counter, DtlsConnector, DtlsListener, ServerConfig, ServerTrust, Stats,
-    calls_made, fail_call,
+    AcceptError, Call, ClientConfig, Counter, DtlsConnector, DtlsListener, ServerConfig,
+    ServerTrust, Stats, calls_made, fail_call,
 };
 use dtls_certs::Profile;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 /// Short, because lost sends wait for it, and long enough that a busy machine sends nothing again.
 const FIRST_TIMER: Duration = Duration::from_millis(300);
 const LONGEST_TIMER: Duration = Duration::from_secs(2);
+
+const PATIENCE: Duration = Duration::from_secs(10);
 
 const HINTS: [i32; 11] = [
     libc::ECONNREFUSED,
@@ -44,6 +50,14 @@ const TROUBLES: [i32; 4] = [libc::ENOBUFS, libc::ENOMEM, libc::ENETDOWN, libc::E
 enum Side {
     Client,
     Server,
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "clients of a test wait in real time"
+)]
+fn now() -> Instant {
+    Instant::now()
 }
 
 /// Receives and sends of one end.
@@ -160,4 +174,71 @@ fn no_trouble_of_the_host_at_any_call_of_the_client_ends_the_connection() {
 #[test]
 fn no_trouble_of_the_host_at_any_call_of_the_server_ends_the_connection() {
     assert_eq!(at_every_call(Side::Server, &TROUBLES, true), 0);
+}
+
+/// What `connection` would send now.
+fn writes(connection: &mut Connection) -> Vec<Vec<u8>> {
+    connection.handshake(now()).unwrap();
+    std::iter::from_fn(|| connection.transmit()).collect()
+}
+
+#[test]
+fn a_hello_in_the_queue_of_a_connection_that_ends_survives_a_pending_hint_of_icmp() {
+    let config = ServerConfig::builder(identity(Profile::SERVER));
+    let address = "127.0.0.1:0".parse().unwrap();
+    let mut listener = DtlsListener::bind(address, config.build().unwrap()).unwrap();
+    let (address, handle, stats) = (listener.local_addr(), listener.handle(), listener.stats());
+    let (end, ends) = mpsc::channel();
+    let listening = thread::spawn(move || {
+        let incoming = listener.accept().unwrap();
+        let worker = thread::spawn(move || {
+            let stream = incoming.accept().unwrap();
+            ends.recv_timeout(PATIENCE).unwrap();
+            let mut descriptors = [PollFd::new(stream.as_fd(), PollFlags::POLLIN)];
+            let patience = PollTimeout::try_from(PATIENCE).unwrap();
+            assert_eq!(poll(&mut descriptors, patience).unwrap(), 1, "the hello");
+            for (nth, errno) in [libc::ECONNREFUSED, libc::EHOSTUNREACH, libc::EINTR]
+                .into_iter()
+                .enumerate()
+            {
+                fail_call(Call::Receive, u32::try_from(nth).unwrap() + 1, errno);
+            }
+            drop(stream);
+        });
+        // Goes on answering.
+        assert!(matches!(listener.accept(), Err(AcceptError::Closed)));
+        worker.join().unwrap();
+    });
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.connect(address).unwrap();
+    let config = ClientConfig::builder(ServerTrust::Anchors(anchors()));
+    let config = config.build().unwrap();
+    let connect = || {
+        let stats = Arc::<Stats>::default();
+        Connection::connect(&config, "localhost", address, None, &stats, now()).unwrap()
+    };
+    let mut client = connect();
+    let mut buffer = [0; 4096];
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    while client.handshake(now()).unwrap() != Progress::Established {
+        for datagram in writes(&mut client) {
+            socket.send(&datagram).unwrap();
+        }
+        let length = socket.recv(&mut buffer).unwrap();
+        client.receive(&buffer[..length], now());
+    }
+    for datagram in std::iter::from_fn(|| client.transmit()) {
+        socket.send(&datagram).unwrap();
+    }
+    // It starts over from the same port, and says so once.
+    let hello = writes(&mut connect()).remove(0);
+    socket.send(&hello).unwrap();
+    end.send(()).unwrap();
+    let give_up = now() + PATIENCE;
+    while stats.get(Counter::HelloVerifyRequests) < 2 {
+        assert!(now() < give_up, "the hello is lost");
+        thread::yield_now();
+    }
+    handle.close();
+    listening.join().unwrap();
 }

@@ -230,8 +230,22 @@ impl Drop for Connected {
         drop(route);
         let mut datagram = Datagram::empty();
         for _ in 0..HANDED_BACK {
-            let Ok(Some(peer)) = datagram.recv_from(self.socket.as_fd(), false) else {
-                return;
+            let received = match bad_calls::due(Call::Receive) {
+                Some(error) => Err(error),
+                None => datagram.recv_from(self.socket.as_fd(), false),
+            };
+            let peer = match received {
+                Ok(Some(peer)) => peer,
+                // A pending ICMP error comes before what is in the queue.
+                Err(error)
+                    if matches!(
+                        SocketError::of(&error),
+                        SocketError::Icmp | SocketError::Again
+                    ) =>
+                {
+                    continue;
+                }
+                Ok(None) | Err(_) => return,
             };
             let tuple = FourTuple {
                 peer,
