@@ -6,9 +6,9 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 # Where cargo builds. One profile for all but `bench`, so that OpenSSL is built once.
-TARGET := $(or $(CARGO_TARGET_DIR),target)
-BIN := $(TARGET)/debug
-CERTS := $(TARGET)/certs
+OUT := $(or $(CARGO_TARGET_DIR),target)
+BIN := $(OUT)/debug
+CERTS := $(OUT)/certs
 
 # The address `make run` listens on; one of the names in the test certificates.
 LISTEN ?= [::1]:4433
@@ -18,7 +18,7 @@ LAB_ARGS ?=
 SOAK_ARGS ?=
 
 # What `make fuzz` fuzzes (a file of dtls/fuzz/fuzz_targets), and for how many seconds.
-FUZZ ?= record_filter
+TARGET ?= record_filter
 TIME ?= 60
 
 .PHONY: help deps build certs run test memcheck lab lab-shared bench bench-peers fuzz soak soak-short fmt check ci clean
@@ -92,11 +92,11 @@ soak: ## a busy forward behind a lossy network, and what must hold afterwards; T
 soak-short: ## the same in two minutes and a half
 	$(MAKE) --no-print-directory soak TIME=2m CONNECTIONS=1000 SOAK_ARGS='--every 2s --reload-every 20s'
 
-fuzz: ## fuzz a parser for a while; FUZZ=record_filter|cookie|heartbeat|known_peers TIME=60
+fuzz: ## fuzz a parser for a while; TARGET=record_filter|cookie|heartbeat|known_peers TIME=60
 	@scripts/deps.sh build
 	@command -v cargo-fuzz >/dev/null || { echo 'installing cargo-fuzz, which runs the fuzz targets'; cargo install --locked cargo-fuzz; }
-	@mkdir -p dtls/fuzz/corpus/$(FUZZ)
-	RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR=$(abspath $(TARGET))/fuzz cargo fuzz run --sanitizer none --fuzz-dir dtls/fuzz $(FUZZ) dtls/fuzz/corpus/$(FUZZ) dtls/fuzz/seeds/$(FUZZ) -- -max_total_time=$(TIME)
+	@mkdir -p dtls/fuzz/corpus/$(TARGET)
+	RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR=$(abspath $(OUT))/fuzz cargo fuzz run --sanitizer none --fuzz-dir dtls/fuzz $(TARGET) dtls/fuzz/corpus/$(TARGET) dtls/fuzz/seeds/$(TARGET) -- -max_total_time=$(TIME)
 
 fmt: ## format the code
 	cargo fmt --all
