@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use common::{anchors, identity};
 use dtls::core::{Connection, HelloOutcome, HelloVerifier, Progress, Read};
-use dtls::{ClientConfig, Counter, ServerConfig, ServerTrust, Stats};
+use dtls::{ClientConfig, Counter, HandshakeError, ServerConfig, ServerTrust, Stats};
 use dtls_certs::Profile;
 
 const CLIENT: &str = "192.0.2.1:40000";
@@ -207,6 +207,26 @@ fn a_client_that_starts_over_in_the_middle_of_its_handshake_is_served() {
     server.takes(&takes(&mut abandoned, &flight_2, start));
     let (mut client, _) = shake_hands(&mut server);
     assert_data_reaches(&mut server, &mut client);
+}
+
+#[test]
+fn starting_over_in_the_middle_of_a_handshake_does_not_put_its_deadline_off() {
+    let mut server = Server::new();
+    let began = server.start;
+    for round in 0..3 {
+        server.start = began + round * Duration::from_secs(14);
+        let start = server.start;
+        let mut new = client(start);
+        let flight_2 = server.takes(&writes(&mut new, start));
+        let flight_4 = server.takes(&takes(&mut new, &flight_2, start));
+        assert!(!flight_4.is_empty(), "{round}");
+    }
+    assert_eq!(server.stats.get(Counter::Reconnects), 2);
+    let deadline = began + Duration::from_secs(30);
+    let before = deadline - Duration::from_millis(1);
+    server.connection().handle_timeout(before).unwrap();
+    let end = server.connection().handle_timeout(deadline).unwrap_err();
+    assert!(matches!(end, HandshakeError::TimedOut { .. }), "{end}");
 }
 
 #[test]

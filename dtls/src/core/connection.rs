@@ -265,7 +265,9 @@ impl Connection {
             reconnect.receive(datagram, now);
             reconnect.limit_link_mtu(self.link_mtu);
             if self.took.is_none() {
-                if let Some(candidate) = reconnect.take_candidate() {
+                if let Some(mut candidate) = reconnect.take_candidate() {
+                    // A peer that starts over again and again must not hold its place for ever.
+                    candidate.timers.inherit(&self.timers);
                     *self = *candidate;
                     replaced = true;
                 }

@@ -41,7 +41,7 @@ impl Timers {
         }
     }
 
-    /// Takes over the handshake deadline of a handshake that begins anew.
+    /// Takes over the handshake deadline of the handshake that this one takes the place of.
     pub(crate) fn inherit(&mut self, other: &Self) {
         self.handshake = other.handshake;
     }
