@@ -252,8 +252,8 @@ fn a_flight_that_is_due_when_its_answer_comes_is_not_sent_again() {
     pair.assert_data_both_ways();
 }
 
-#[test]
-fn a_forged_question_before_the_real_one_costs_time_only() {
+/// A client that has answered a forged question, and a server whose questions it ignores.
+fn misled() -> Pair {
     let mut pair = Pair::new();
     let flight_1 = pair.client_writes();
     // HelloVerifyRequest, version DTLS 1.0, a cookie of 4 bytes.
@@ -266,11 +266,43 @@ fn a_forged_question_before_the_real_one_costs_time_only() {
     assert_eq!(questions.len(), 2);
     pair.at_client(&questions);
     assert_eq!(pair.client_stats.get(Counter::DroppedOtherCookie), 2);
+    pair
+}
 
+#[test]
+fn a_forged_question_before_the_real_one_costs_time_only() {
+    let mut pair = misled();
     let again = expire(&mut pair.client);
     pair.at_server(&again);
     let anew = expire(&mut pair.client);
     assert_eq!(pair.client_stats.get(Counter::HandshakesBegunAnew), 1);
+    let flight_2 = pair.at_server(&anew);
+    let flight_3 = pair.at_client(&flight_2);
+    let flight_4 = pair.at_server(&flight_3);
+    pair.finish_from(&flight_4);
+    pair.assert_data_both_ways();
+}
+
+#[test]
+fn garbage_that_keeps_coming_does_not_keep_a_misled_client_from_beginning_anew() {
+    let mut pair = misled();
+    // Every expiry is found with a datagram at hand, never by `handle_timeout`.
+    let mut expire_under_garbage = || {
+        loop {
+            let due = pair.client.deadline().unwrap();
+            std::thread::park_timeout(due.saturating_duration_since(now()));
+            pair.client.receive(b"garbage", now());
+            pair.client.handshake(now()).unwrap();
+            let sent = drain(&mut pair.client);
+            if !sent.is_empty() {
+                return sent;
+            }
+        }
+    };
+    expire_under_garbage();
+    let anew = expire_under_garbage();
+    assert_eq!(pair.client_stats.get(Counter::HandshakesBegunAnew), 1);
+    assert_eq!(pair.client.retransmissions(), 2);
     let flight_2 = pair.at_server(&anew);
     let flight_3 = pair.at_client(&flight_2);
     let flight_4 = pair.at_server(&flight_3);

@@ -63,6 +63,11 @@ impl Connection {
         if let Some(again) = again
             && self.stream.get_ref().waiting().count() == waiting
         {
+            // An expiry seen here is none for `handle_timeout` any more, so it counts here. The new
+            // handshake has no timer yet: it does not come here again.
+            if self.begin_anew(now)? {
+                return Ok(Progress::Waiting);
+            }
             self.stream.get_mut().put_back(again);
             self.count_retransmission();
         }
