@@ -107,6 +107,14 @@ struct Keys {
     born: Option<u64>,
 }
 
+impl Keys {
+    /// Whether `current` is ours to change and has sealed for long enough. A clock that was ahead
+    /// when it was made, and has stepped back, must not make it stay.
+    fn are_due(&self, now: u64) -> bool {
+        self.born.is_some_and(|born| now.abs_diff(born) >= ROTATION)
+    }
+}
+
 impl fmt::Debug for TicketKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TicketKeys").finish_non_exhaustive()
@@ -146,6 +154,12 @@ impl TicketKeys {
         }
     }
 
+    /// Whether they change without being told to.
+    pub(crate) fn rotate_themselves(&self) -> bool {
+        let keys = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        keys.born.is_some()
+    }
+
     /// Makes a context use them.
     pub(crate) fn install(&self, context: &mut SslContextBuilder) -> Result<(), ConfigError> {
         let index = index().map_err(openssl("the ticket keys"))?;
@@ -157,20 +171,14 @@ impl TicketKeys {
     fn current(&self, now: u64) -> Option<TicketSecret> {
         {
             let keys = self.0.read().unwrap_or_else(PoisonError::into_inner);
-            let due = keys
-                .born
-                .is_some_and(|born| now.saturating_sub(born) >= ROTATION);
-            if !due {
+            if !keys.are_due(now) {
                 return Some(keys.current.0.clone());
             }
         }
         let next = TicketKey::random().ok()?;
         let mut keys = self.0.write().unwrap_or_else(PoisonError::into_inner);
         // Another thread may have been faster.
-        if keys
-            .born
-            .is_some_and(|born| now.saturating_sub(born) >= ROTATION)
-        {
+        if keys.are_due(now) {
             keys.previous = Some(std::mem::replace(&mut keys.current, next));
             keys.born = Some(now);
         }
@@ -258,6 +266,19 @@ mod tests {
         let second = own.current(1000 + ROTATION).unwrap().name;
         assert_ne!(first, second);
         assert!(matches!(own.find(&first), TicketLookup::Renew(_)));
+    }
+
+    #[test]
+    fn a_clock_that_steps_back_does_not_stop_rotation() {
+        let ahead = 1_000_000;
+        let keys = TicketKeys::own(ahead).unwrap();
+        let first = keys.current(ahead).unwrap().name;
+        let right = ahead - ROTATION;
+        assert_eq!(keys.current(right + 1).unwrap().name, first);
+        let second = keys.current(right).unwrap().name;
+        assert_ne!(second, first);
+        assert_eq!(keys.current(right + ROTATION - 1).unwrap().name, second);
+        assert_ne!(keys.current(right + ROTATION).unwrap().name, second);
     }
 
     #[test]

@@ -174,33 +174,76 @@ fn servers_that_share_a_secret_resume_each_others_sessions_across_a_rotation() {
     }
 }
 
+/// Whether a client that `asking` has asked for its cookie may show it to `taking`.
+fn takes_cookie_of(taking: (&ServerConfig, &str), asking: (&ServerConfig, &str)) -> bool {
+    let (config, now) = (client(Trust::Anchors(anchors())), clock());
+    let peer = "192.0.2.1:4000".parse().unwrap();
+    let server = SERVER.parse().unwrap();
+    let mut client =
+        Connection::connect(&config, "localhost", server, None, &Arc::default(), now).unwrap();
+    let [first, second] = [asking, taking].map(|(config, local)| {
+        let mut verifier = HelloVerifier::new(Arc::new(config.clone()), Arc::default()).unwrap();
+        assert_eq!(client.handshake(now).unwrap(), Progress::Waiting);
+        let hello = client.transmit().unwrap();
+        let local = local.parse().unwrap();
+        let outcome = verifier.receive(&hello, peer, local, UNIX, now).unwrap();
+        if let HelloOutcome::Answer(answer) = &outcome {
+            client.receive(answer, now);
+        }
+        outcome
+    });
+    assert!(matches!(first, HelloOutcome::Answer(_)));
+    matches!(second, HelloOutcome::Verified(_))
+}
+
 #[test]
 fn a_server_takes_a_cookie_of_another_one_that_shares_its_secret_and_of_no_other() {
-    let [secret, foreign] = ["a", "b"].map(|digit| SharedSecret::from_hex(1, &digit.repeat(64)));
-    let verifier = |secret: &SharedSecret| {
-        let config = server_config().shared_secrets(secret, None).build();
-        HelloVerifier::new(Arc::new(config.unwrap()), Arc::default()).unwrap()
-    };
-    let (secret, foreign) = (secret.unwrap(), foreign.unwrap());
-    for (second, taken) in [(verifier(&secret), true), (verifier(&foreign), false)] {
-        let mut servers = [verifier(&secret), second];
-        let (peer, local) = ("192.0.2.1:4000".parse().unwrap(), SERVER.parse().unwrap());
-        let (config, now) = (client(Trust::Anchors(anchors())), clock());
-        let mut client =
-            Connection::connect(&config, "localhost", local, None, &Arc::default(), now).unwrap();
-        let mut outcomes = Vec::new();
-        for server in &mut servers {
-            assert_eq!(client.handshake(now).unwrap(), Progress::Waiting);
-            let hello = client.transmit().unwrap();
-            let outcome = server.receive(&hello, peer, local, UNIX, now).unwrap();
-            if let HelloOutcome::Answer(answer) = &outcome {
-                client.receive(answer, now);
-            }
-            outcomes.push(outcome);
-        }
-        assert!(matches!(outcomes[0], HelloOutcome::Answer(_)));
-        assert_eq!(matches!(outcomes[1], HelloOutcome::Verified(_)), taken);
+    let [secret, foreign] = ["a", "b"].map(|digit| {
+        let secret = SharedSecret::from_hex(1, &digit.repeat(64)).unwrap();
+        server_config().shared_secrets(&secret, None)
+    });
+    let [secret, foreign] = [secret, foreign].map(|config| config.build().unwrap());
+    // Behind a load balancer that rewrites the destination each has an address of its own.
+    for second in [SERVER, "192.0.2.10:4433"] {
+        assert!(takes_cookie_of((&secret, second), (&secret, SERVER)));
+        assert!(!takes_cookie_of((&foreign, second), (&secret, SERVER)));
     }
+}
+
+#[test]
+fn a_configuration_inherits_keys_that_change_by_themselves_and_no_others() {
+    let client = client(Trust::Anchors(anchors()));
+    let secret = SharedSecret::from_hex(1, &"a".repeat(64)).unwrap();
+    for (what, old, tickets, cookies) in [
+        ("own keys", server_config(), true, true),
+        (
+            "given ticket keys",
+            server_config().ticket_keys(&keys()),
+            false,
+            true,
+        ),
+        (
+            "a shared secret",
+            server_config().shared_secrets(&secret, None),
+            false,
+            false,
+        ),
+    ] {
+        let old = old.build().unwrap();
+        let next = server_config().keys_of(&old).build().unwrap();
+        let session = first(&client, &old);
+        assert_eq!(resumes(&client, &next, &session), tickets, "{what}");
+        let taken = takes_cookie_of((&next, SERVER), (&old, SERVER));
+        assert_eq!(taken, cookies, "{what}");
+    }
+    let given = keys();
+    let session = first(&client, &build(server_config(), &given));
+    let old = server_config().build().unwrap();
+    let next = server_config().ticket_keys(&given).keys_of(&old).build();
+    assert!(
+        resumes(&client, &next.unwrap(), &session),
+        "what is given counts"
+    );
 }
 
 #[test]

@@ -305,7 +305,9 @@ impl ServerConfigBuilder {
     /// Takes the keys of cookies and session tickets from secrets that other servers have too: each
     /// completes a handshake that another began, and resumes a session that another made. It issues
     /// with `current` and takes what either made, so change secrets in two steps: first give every
-    /// server the new one as `other`, then as `current`. Clocks may differ by a minute.
+    /// server the new one as `other`, then as `current`. Clocks may differ by a minute. The servers
+    /// may have different addresses, as behind a load balancer that rewrites the destination; the
+    /// client's must be the same at each.
     #[must_use]
     pub fn shared_secrets(mut self, current: &SharedSecret, other: Option<&SharedSecret>) -> Self {
         let (cookies, tickets) = shared::keys(current, other);
@@ -317,12 +319,18 @@ impl ServerConfigBuilder {
     /// Goes on with the keys of `other` for cookies and tickets, unless some are given: for a
     /// configuration that takes its place, see
     /// [`ListenerHandle::replace_config`](crate::ListenerHandle::replace_config).
+    ///
+    /// Only keys that `other` made for itself and changes by itself. Keys that it was given, by
+    /// [`Self::ticket_keys`] or [`Self::shared_secrets`], would never change again here: give them
+    /// to this configuration too.
     #[must_use]
     pub fn keys_of(mut self, other: &ServerConfig) -> Self {
-        self.ticket_keys
-            .get_or_insert_with(|| other.tickets.clone());
-        self.cookies
-            .get_or_insert_with(|| Arc::clone(&other.cookies));
+        if self.ticket_keys.is_none() && other.tickets.rotate_themselves() {
+            self.ticket_keys = Some(other.tickets.clone());
+        }
+        if self.cookies.is_none() && !other.cookies.is_shared() {
+            self.cookies = Some(Arc::clone(&other.cookies));
+        }
         self
     }
 
@@ -358,7 +366,7 @@ impl ServerConfigBuilder {
     }
 
     /// Before a connection counts as idle, asks the client for a sign of life and waits this long for
-    /// it; an ICMP error that calls the client unreachable makes it ask too. Implies
+    /// it, 1 h at most; an ICMP error that calls the client unreachable makes it ask too. Implies
     /// [`Self::heartbeat`]; without effect where the client does not agree to that. Default: no.
     #[must_use]
     pub fn probe_when_idle(mut self, timeout: Option<Duration>) -> Self {

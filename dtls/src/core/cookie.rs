@@ -5,6 +5,13 @@
 //! time | peer | local)`. Keys rotate; the previous one stays good, because a slow client repeats
 //! its hello only after 9 s (RFC 7925 §11) and OpenSSL asks again on the worker thread.
 //!
+//! Where servers share their keys, the local address is left out: a load balancer that rewrites the
+//! destination shows each server another one for the same peer. That gives nothing away. What a
+//! cookie proves is that the peer receives at *its* address, and that is as true at one server as at
+//! the next; sharing the keys means to believe each other's proofs. Alone, a server binds a cookie to
+//! the local address too, because that costs nothing: a cookie of one of its addresses is then of no
+//! use at another.
+//!
 //! [`CookieJar`] is shared by all threads of a listener; time is an argument.
 
 use std::net::{IpAddr, SocketAddr};
@@ -68,13 +75,15 @@ impl Key {
         })
     }
 
-    /// Over everything that a cookie stands for.
-    fn mac(&self, peer: SocketAddr, local: SocketAddr, issued: [u8; 4]) -> Hmac<Sha256> {
+    /// Over everything that a cookie stands for; `local` is `None` where keys are shared.
+    fn mac(&self, peer: SocketAddr, local: Option<SocketAddr>, issued: [u8; 4]) -> Hmac<Sha256> {
         let mut mac = self.hmac.clone();
         mac.update(&[self.id]);
         mac.update(&issued);
         mac.update(&address_bytes(peer));
-        mac.update(&address_bytes(local));
+        if let Some(local) = local {
+            mac.update(&address_bytes(local));
+        }
         mac
     }
 }
@@ -111,6 +120,12 @@ impl CookieJar {
         }
     }
 
+    /// Whether other servers have the keys too, so that they do not change by themselves.
+    pub(crate) fn is_shared(&self) -> bool {
+        let keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        keys.shared
+    }
+
     /// Writes the cookie of `peer` at `local` into `cookie` and returns its length. Rotates the
     /// key when it is due, if `now` is the wall clock's and so may say.
     pub(crate) fn issue(
@@ -121,14 +136,15 @@ impl CookieJar {
         may_rotate: bool,
         cookie: &mut [u8],
     ) -> Result<usize, ErrorStack> {
-        let key = {
+        let (key, local) = {
             let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
             let may_rotate = may_rotate && !keys.shared;
-            if may_rotate && now.saturating_sub(keys.current.born) >= ROTATION {
+            // Either way: a clock that was ahead and has stepped back must not keep a key.
+            if may_rotate && now.abs_diff(keys.current.born) >= ROTATION {
                 let next = Key::random(keys.current.id.wrapping_add(1), now)?;
                 keys.previous = Some(std::mem::replace(&mut keys.current, next));
             }
-            keys.current.clone()
+            (keys.current.clone(), (!keys.shared).then_some(local))
         };
         let issued = coarse(now).to_be_bytes();
         cookie[0] = key.id;
@@ -153,21 +169,19 @@ impl CookieJar {
         let issued = u32::from_be_bytes(time);
         let age = coarse(now).wrapping_sub(issued);
         let from_the_future = issued.wrapping_sub(coarse(now));
-        let (key, lifetime) = {
+        let (known, local, lifetime) = {
             let keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
-            let key = [Some(&keys.current), keys.previous.as_ref()]
-                .into_iter()
-                .flatten()
-                .find(|key| key.id == id)
-                .cloned();
+            // Both may have the id: whoever gives out shared secrets chooses it.
+            let known = [Some(&keys.current), keys.previous.as_ref()]
+                .map(|key| key.filter(|key| key.id == id).cloned());
             // The clock of the server that issued it may have been slow.
             let slow = if keys.shared { SKEW } else { 0 };
-            (key, LIFETIME + slow)
+            (known, (!keys.shared).then_some(local), LIFETIME + slow)
         };
         if u64::from(age) > lifetime && u64::from(from_the_future) > SKEW {
             return false;
         }
-        key.is_some_and(|key| {
+        known.into_iter().flatten().any(|key| {
             key.mac(peer, local, time)
                 .verify_truncated_left(&mac)
                 .is_ok()
@@ -291,6 +305,45 @@ mod tests {
         let late = NOW + LIFETIME + SKEW;
         assert!(verify(&before, PEER, LOCAL, late, &cookie));
         assert!(!verify(&before, PEER, LOCAL, late + 1, &cookie));
+    }
+
+    #[test]
+    fn jars_that_share_keys_take_each_others_cookies_at_whatever_address_they_have() {
+        let [here, there] = [(); 2].map(|()| CookieJar::shared((1, &[7; 64]), None));
+        let cookie = issue(&here, PEER, LOCAL, NOW);
+        for local in [LOCAL, "192.0.2.8:5684", "[2001:db8::9]:4433"] {
+            assert!(verify(&there, PEER, local, NOW, &cookie), "{local}");
+        }
+        for peer in ["192.0.2.2:4000", "192.0.2.1:4001"] {
+            assert!(!verify(&there, peer, LOCAL, NOW, &cookie), "{peer}");
+        }
+    }
+
+    #[test]
+    fn two_secrets_of_one_id_are_told_apart_by_the_cookie() {
+        let (old, new) = ((1, &[7; 64]), (1, &[8; 64]));
+        let cookie = issue(&CookieJar::shared(old, None), PEER, LOCAL, NOW);
+        for (jar, good) in [
+            (CookieJar::shared(old, Some(new)), true),
+            (CookieJar::shared(new, Some(old)), true),
+            (CookieJar::shared(new, None), false),
+        ] {
+            assert_eq!(verify(&jar, PEER, LOCAL, NOW, &cookie), good);
+        }
+    }
+
+    #[test]
+    fn a_clock_that_steps_back_does_not_stop_rotation() {
+        let jar = CookieJar::new(NOW + ROTATION).unwrap();
+        for (now, id) in [
+            (NOW + ROTATION, 0),
+            (NOW + 1, 0),
+            (NOW, 1),
+            (NOW + ROTATION - 1, 1),
+            (NOW + ROTATION, 2),
+        ] {
+            assert_eq!(issue(&jar, PEER, LOCAL, now)[0], id, "{}", now - NOW);
+        }
     }
 
     #[test]
