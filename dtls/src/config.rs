@@ -114,14 +114,14 @@ impl Settings {
                 must: "more than 0",
             });
         }
-        if self
+        if let Some(timeout) = self
             .probe_when_idle
-            .is_some_and(|timeout| timeout.is_zero())
+            .filter(|timeout| timeout.is_zero() || *timeout > 60 * 60 * SECOND)
         {
             return Err(ConfigError::OutOfRange {
                 name: "the time to wait for an answer to a probe",
-                value: "0s".to_owned(),
-                must: "more than 0",
+                value: format!("{timeout:?}"),
+                must: "more than 0 and at most 1 h",
             });
         }
         // OpenSSL cuts flights into no less than 256 bytes of UDP payload; 48 are IPv6 and UDP headers.

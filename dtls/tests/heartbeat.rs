@@ -151,6 +151,29 @@ fn a_peer_that_does_not_receive_is_silent_until_it_does(transport: Transport) {
     assert_eq!(answering.join().unwrap(), Recv::Closed);
 }
 
+#[test]
+fn datagrams_that_keep_coming_do_not_stop_the_clock_of_a_probe() {
+    let config = server_config().heartbeat(true).build().unwrap();
+    let mut listener = DtlsListener::bind("127.0.0.1:0".parse().unwrap(), config).unwrap();
+    let address = listener.local_addr();
+    let connector = connector();
+    let stats = connector.stats();
+    let client = thread::spawn(move || connector.connect("localhost", address).unwrap());
+    let mut server = listener.accept().unwrap().accept().unwrap();
+    let mut stream = client.join().unwrap();
+    // On the loopback they lie in the client's socket once they are sent.
+    for _ in 0..50 {
+        server.send(b"data").unwrap();
+    }
+    let before = stats.get(Counter::DatagramsReceived);
+    assert_eq!(stream.probe(Duration::ZERO).unwrap(), Liveness::Silent);
+    let taken = stats.get(Counter::DatagramsReceived) - before;
+    assert!(taken <= 1, "{taken} datagrams after the time was over");
+    for _ in 0..50 {
+        assert_eq!(stream.recv(&mut [0; 100]).unwrap(), Recv::Data(4));
+    }
+}
+
 fn a_closed_or_stopped_connection_ends_a_probe_and_the_next_receive_says_why(transport: Transport) {
     let config = server_config()
         .transport(transport)

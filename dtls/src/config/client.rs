@@ -192,7 +192,7 @@ impl ClientConfigBuilder {
     }
 
     /// Before a connection counts as idle, asks the server for a sign of life and waits this long for
-    /// it; an ICMP error that calls the server unreachable makes it ask too. Implies
+    /// it, 1 h at most; an ICMP error that calls the server unreachable makes it ask too. Implies
     /// [`Self::heartbeat`]; without effect where the server does not agree to that. Default: no.
     #[must_use]
     pub fn probe_when_idle(mut self, timeout: Option<Duration>) -> Self {

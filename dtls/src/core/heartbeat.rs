@@ -99,7 +99,8 @@ struct Probe {
     asked: Instant,
     resend: Instant,
     timer: Duration,
-    give_up: Instant,
+    /// A time beyond the clock's range is for ever.
+    give_up: Option<Instant>,
     cause: Cause,
 }
 
@@ -169,8 +170,9 @@ impl Heartbeat {
     /// on with the new timeout instead: RFC 6520 §3 allows no second.
     pub(crate) fn probe(&mut self, cause: Cause, timeout: Duration, now: Instant) -> bool {
         self.verdict = None;
+        let give_up = now.checked_add(timeout);
         if let Some(probe) = &mut self.probe {
-            probe.give_up = now + timeout;
+            probe.give_up = give_up;
             return false;
         }
         let mut payload = [0; PAYLOAD];
@@ -184,7 +186,7 @@ impl Heartbeat {
             asked: now,
             resend: now + timer,
             timer,
-            give_up: now + timeout,
+            give_up,
             cause,
         });
         true
@@ -203,9 +205,9 @@ impl Heartbeat {
 
     /// When [`Self::handle_timeout`] wants to be called.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.probe
-            .as_ref()
-            .map(|probe| probe.resend.min(probe.give_up))
+        let probe = self.probe.as_ref()?;
+        let give_up = probe.give_up.unwrap_or(probe.resend);
+        Some(probe.resend.min(give_up))
     }
 
     /// Gives up a probe whose time is over; returns whether its request must be sent again.
@@ -213,7 +215,7 @@ impl Heartbeat {
         let Some(probe) = &mut self.probe else {
             return false;
         };
-        if probe.give_up <= now {
+        if probe.give_up.is_some_and(|give_up| give_up <= now) {
             self.verdict = Some(Verdict::Silent {
                 since: now,
                 cause: probe.cause,

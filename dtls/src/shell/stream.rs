@@ -245,11 +245,11 @@ impl DtlsStream {
             } = self;
             match wait(connection, transport, datagram, deadline)? {
                 Arrival::Datagram => open = self.put_by()?,
-                // As in `recv`.
-                Arrival::TimedOut => drop(self.connection.handle_timeout(clock())),
-                Arrival::Hint => {}
+                Arrival::TimedOut | Arrival::Hint => {}
                 Arrival::Stopped => open = false,
             }
+            // As in `recv`: after a datagram too, and a failure is not this connection's.
+            drop(self.connection.handle_timeout(clock()));
         }
     }
 

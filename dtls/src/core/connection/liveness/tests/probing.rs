@@ -156,6 +156,38 @@ fn a_silent_peer_is_given_up_at_the_timeout_and_may_be_found_later() {
 }
 
 #[test]
+fn a_probe_of_more_than_the_clock_counts_goes_on_until_it_is_answered() {
+    let mut pair = Pair::new(DEFAULT);
+    assert!(pair.client.connection.probe(Duration::MAX, pair.now));
+    assert!(pair.client.connection.probe(Duration::MAX, pair.now));
+    let mut request = pair.client.transmit();
+    for _ in 0..10 {
+        request = pair.expire();
+        assert_eq!(request.len(), 1);
+        assert_eq!(pair.client.connection.liveness(), None);
+    }
+    let answer = pair.server.receive(&request, pair.now);
+    pair.client.receive(&answer, pair.now);
+    let found = pair.client.connection.liveness();
+    assert!(matches!(found, Some(Liveness::Alive { .. })), "{found:?}");
+}
+
+#[test]
+fn the_policy_waits_for_an_hour_at_most() {
+    const HOUR: Duration = Duration::from_secs(3600);
+    let longer = HOUR + Duration::from_nanos(1);
+    for (timeout, good) in [
+        (Duration::ZERO, false),
+        (HOUR, true),
+        (longer, false),
+        (Duration::MAX, false),
+    ] {
+        let config = client_config().probe_when_idle(Some(timeout)).build();
+        assert_eq!(config.is_ok(), good, "{timeout:?}");
+    }
+}
+
+#[test]
 fn a_second_probe_joins_the_one_in_flight() {
     let mut pair = Pair::new(DEFAULT);
     assert!(pair.client.connection.probe(SECOND, pair.now));
