@@ -36,9 +36,9 @@ pub enum Counter {
     UnknownPeer,
     /// `ClientHello` messages that OpenSSL would not take.
     HellosRejected,
-    /// Connections handed off after a good cookie.
+    /// Connections that the application accepted after a good cookie.
     ConnectionsAccepted,
-    /// Hand-offs that failed for want of a descriptor, memory or an address.
+    /// Hand-offs that failed for want of a descriptor, memory, an address or somebody to accept them.
     HandoffsFailed,
     /// Handshakes completed.
     HandshakesCompleted,

@@ -206,6 +206,50 @@ fn clients_that_come_and_go_from_few_ports_leave_nothing_behind(transport: Trans
     assert_echo(&mut again, b"on the same port");
 }
 
+/// A client that goes on asking until it is told what to do, or has lost patience.
+fn client(address: SocketAddr, patience: Duration) -> thread::JoinHandle<bool> {
+    let config = dtls::ClientConfig::builder(dtls::ServerTrust::Anyone).handshake_timeout(patience);
+    let connector = dtls::DtlsConnector::new(config.build().unwrap());
+    thread::spawn(move || connector.connect("localhost", address).is_ok())
+}
+
+#[test]
+fn a_peer_that_waits_to_be_accepted_counts_for_admission() {
+    let mut listener = bind(Transport::Shared);
+    listener.set_admission(|_, connections| connections < 2);
+    let (address, stats) = (listener.local_addr(), listener.stats());
+    let (server, first) = pair(&mut listener);
+    let waiting = client(address, PATIENCE);
+    wait_until("it waits", || listener.connections() == 2);
+    assert_eq!(stats.get(Counter::ConnectionsAccepted), 1, "not yet");
+    assert!(!client(address, Duration::from_millis(300)).join().unwrap());
+    assert!(stats.get(Counter::HellosRefused) >= 1);
+    assert_eq!(listener.connections(), 2);
+    let accepted = listener.accept().unwrap().accept().unwrap();
+    assert!(waiting.join().unwrap());
+    assert_eq!(stats.get(Counter::ConnectionsAccepted), 2);
+    assert_eq!(stats.get(Counter::HandoffsFailed), 0);
+    drop((server, first, accepted));
+}
+
+#[test]
+fn closing_forgets_the_peers_that_wait_to_be_accepted() {
+    let mut listener = bind(Transport::Shared);
+    let (address, handle) = (listener.local_addr(), listener.handle());
+    let (server, first) = pair(&mut listener);
+    let waiting = client(address, Duration::from_secs(1));
+    wait_until("it waits", || listener.connections() == 2);
+    handle.close();
+    let outcome = listener.accept();
+    assert!(matches!(outcome, Err(AcceptError::Closed)), "{outcome:?}");
+    drop((server, first));
+    wait_until("all are gone", || listener.connections() == 0);
+    wait_until("so is the thread that reads", || {
+        rebinds(address, Transport::Shared)
+    });
+    assert!(!waiting.join().unwrap());
+}
+
 on_each_transport! {
     one_thread_can_accept_shake_hands_and_serve,
     a_descriptor_is_readable_for_data_and_quiet_once_all_is_received,

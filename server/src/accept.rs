@@ -23,10 +23,11 @@ pub(crate) fn start(
     pool: Arc<Pool>,
     causes: Sender<Cause>,
 ) -> io::Result<JoinHandle<()>> {
-    // Room seen here cannot vanish before the same datagram becomes a submission: this thread is
-    // the only one that takes any.
+    // Where a thread of the listener's own reads, verified peers may wait to be submitted: they have
+    // no worker yet, and are among the connections. A connection ends shortly before its worker
+    // is free, so the workers are asked too.
     let room = Arc::clone(&pool);
-    listener.set_admission(move |_| room.has_room());
+    listener.set_admission(move |_, connections| connections < room.limit() && room.has_room());
     thread::Builder::new()
         .name("listener".to_owned())
         .spawn(move || {

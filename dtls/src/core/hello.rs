@@ -84,6 +84,25 @@ impl HelloVerifier {
         unix_now: UnixSeconds,
         now: Instant,
     ) -> Result<HelloOutcome, ErrorStack> {
+        let outcome = self.receive_uncounted(datagram, peer, local, unix_now, now)?;
+        if matches!(outcome, HelloOutcome::Answer(_)) {
+            self.stats.count(Counter::HelloVerifyRequests);
+        }
+        Ok(outcome)
+    }
+
+    /// As [`Self::receive`], for who may keep the answer to himself: he counts what he sends.
+    ///
+    /// # Errors
+    /// As [`Self::receive`].
+    pub(crate) fn receive_uncounted(
+        &mut self,
+        datagram: &[u8],
+        peer: SocketAddr,
+        local: SocketAddr,
+        unix_now: UnixSeconds,
+        now: Instant,
+    ) -> Result<HelloOutcome, ErrorStack> {
         let latest = self.config.latest();
         if !Arc::ptr_eq(&latest, &self.config) {
             self.stream = new_stream(&latest)?;
@@ -98,7 +117,7 @@ impl HelloVerifier {
         self.examine(datagram, listener, now)
     }
 
-    /// Takes a datagram on behalf of `asker`.
+    /// Takes a datagram on behalf of `asker`; who sends the answer counts it.
     ///
     /// # Errors
     /// As [`Self::receive`].
@@ -121,10 +140,7 @@ impl HelloVerifier {
                 now,
             })),
             sys::ssl::Listened::NotYet => match self.stream.get_mut().pop() {
-                Some(answer) => {
-                    self.stats.count(Counter::HelloVerifyRequests);
-                    Ok(HelloOutcome::Answer(answer))
-                }
+                Some(answer) => Ok(HelloOutcome::Answer(answer)),
                 None => {
                     self.stats.count(Counter::HellosRejected);
                     Ok(HelloOutcome::Noise)

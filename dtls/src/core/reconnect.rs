@@ -178,7 +178,10 @@ impl Reconnect {
         };
         let outcome = verifier.and_then(|mut verifier| verifier.examine(datagram, asker, now));
         match outcome {
-            Ok(HelloOutcome::Answer(answer)) => self.answer = Some(answer),
+            Ok(HelloOutcome::Answer(answer)) => {
+                self.stats.count(Counter::HelloVerifyRequests);
+                self.answer = Some(answer);
+            }
             Ok(HelloOutcome::Verified(hello)) => match hello.accept() {
                 Ok(connection) => self.candidate = Some(Candidate { random, connection }),
                 Err(_) => self.stats.count(Counter::HellosRejected),

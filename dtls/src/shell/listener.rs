@@ -102,9 +102,10 @@ impl DtlsListener {
         })
     }
 
-    /// Asks `admit` before any hello is answered. Where it says no, the hello is dropped and
-    /// counted; the client will repeat it.
-    pub fn set_admission(&mut self, admit: impl FnMut(SocketAddr) -> bool + Send + 'static) {
+    /// Asks `admit` before any hello is answered, with its sender's address and the number of
+    /// connections alive: those of [`Self::connections`], so peers that wait to be accepted count.
+    /// Where it says no, the hello is dropped and counted; the client will repeat it.
+    pub fn set_admission(&mut self, admit: impl FnMut(SocketAddr, usize) -> bool + Send + 'static) {
         let admission = &self.common.admission;
         *admission.lock().unwrap_or_else(PoisonError::into_inner) = Box::new(admit);
     }
@@ -127,7 +128,8 @@ impl DtlsListener {
         ListenerHandle(self.common.clone())
     }
 
-    /// Connections of this listener that are alive, handshakes included.
+    /// Connections of this listener that are alive: handshakes are included, and verified peers that
+    /// wait to be accepted.
     #[must_use]
     pub fn connections(&self) -> usize {
         self.common.routes.len()
@@ -140,19 +142,26 @@ impl DtlsListener {
     /// [`Transport::Shared`]. Noise, ICMP and a failed hand-off are counted.
     pub fn accept(&mut self) -> Result<Incoming, AcceptError> {
         loop {
+            let stats = &self.common.stats;
             if self.common.closed.load(Ordering::SeqCst) {
+                self.forget_waiting();
                 return Err(AcceptError::Closed);
             }
             match &mut self.reader {
                 Reader::Caller(reception) => {
                     if let Some(incoming) = reception.step()? {
+                        stats.count(Counter::ConnectionsAccepted);
                         return Ok(incoming);
                     }
                 }
                 Reader::Ready(_) => self.start_reader()?,
                 Reader::Thread(verified) => {
                     match verified.recv() {
-                        Ok(incoming) => return Ok(*incoming?),
+                        Ok(incoming) => {
+                            let incoming = *incoming?;
+                            stats.count(Counter::ConnectionsAccepted);
+                            return Ok(incoming);
+                        }
                         // The thread lets go when it sees that the listener is closed.
                         Err(_) if self.common.closed.load(Ordering::SeqCst) => {}
                         Err(_) => self.reader = Reader::Nobody,
@@ -162,6 +171,19 @@ impl DtlsListener {
                     return Err(io::Error::other("the listener's thread has ended").into());
                 }
             }
+        }
+    }
+
+    /// Lets go of the verified peers that nobody will accept: the listener's thread waits for their
+    /// connections to end. One that it is about to add finds the channel gone.
+    fn forget_waiting(&mut self) {
+        if let Reader::Thread(verified) = &self.reader {
+            for incoming in verified.try_iter() {
+                if incoming.is_ok() {
+                    self.common.stats.count(Counter::HellosRefused);
+                }
+            }
+            self.reader = Reader::Nobody;
         }
     }
 

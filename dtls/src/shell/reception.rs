@@ -41,8 +41,8 @@ const ROUND: usize = 32;
 /// Listening sockets of one listener: the wildcard one and one per local address in use.
 const MAX_SOCKETS: usize = 64;
 
-/// Whether a peer's hello is answered.
-pub(crate) type Admission = Box<dyn FnMut(SocketAddr) -> bool + Send>;
+/// Whether a peer's hello is answered, with so many connections alive.
+pub(crate) type Admission = Box<dyn FnMut(SocketAddr, usize) -> bool + Send>;
 
 /// Everything that reads from the listening sockets.
 pub(crate) struct Reception {
@@ -108,7 +108,7 @@ impl Reception {
                 routes: Arc::new(Routes::new(Arc::clone(strays.bell()), limits.lengths)),
                 stray_post,
                 closed: Arc::default(),
-                admission: Arc::new(Mutex::new(Box::new(|_| true))),
+                admission: Arc::new(Mutex::new(Box::new(|_, _| true))),
                 successor,
             },
             sockets: vec![Arc::new(socket)],
@@ -200,7 +200,7 @@ impl Reception {
         }
         match self
             .verifier
-            .receive(datagram, peer, local, unix_now(), now)
+            .receive_uncounted(datagram, peer, local, unix_now(), now)
         {
             Ok(HelloOutcome::Answer(answer)) => {
                 let rate = self.hello_rate.as_mut();
@@ -242,7 +242,8 @@ impl Reception {
 
     fn admits(&self, peer: SocketAddr) -> bool {
         let admission = &self.common.admission;
-        (admission.lock().unwrap_or_else(PoisonError::into_inner))(peer)
+        let alive = self.common.routes.len();
+        (admission.lock().unwrap_or_else(PoisonError::into_inner))(peer, alive)
     }
 
     /// Which limit keeps a hello from being looked at. The rate is one of answers: who shows a cookie
@@ -263,11 +264,13 @@ impl Reception {
             .find(|socket| socket.local() == tuple.local);
         let socket = socket.unwrap_or(&self.sockets[0]);
         // A lost HelloVerifyRequest is asked for again by the client's timer.
-        let outcome = match socket.send(answer, tuple, false) {
-            Ok(()) => Counter::DatagramsSent,
-            Err(_) => Counter::DatagramsUnsent,
-        };
-        self.common.stats.count(outcome);
+        let stats = &self.common.stats;
+        if socket.send(answer, tuple, false).is_ok() {
+            stats.count(Counter::DatagramsSent);
+            stats.count(Counter::HelloVerifyRequests);
+        } else {
+            stats.count(Counter::DatagramsUnsent);
+        }
     }
 
     fn hand_off(&mut self, hello: VerifiedHello, tuple: FourTuple) -> Option<Incoming> {
@@ -286,10 +289,7 @@ impl Reception {
             }
         };
         match handed {
-            Ok(transport) => {
-                self.common.stats.count(Counter::ConnectionsAccepted);
-                Some(Incoming::new(hello, transport))
-            }
+            Ok(transport) => Some(Incoming::new(hello, transport)),
             Err(error) => {
                 self.common.stats.count(Counter::HandoffsFailed);
                 log::debug!("hand-off of {} failed: {error}", canonical(tuple.peer));
