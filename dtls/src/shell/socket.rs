@@ -19,7 +19,6 @@ use nix::sys::socket::{
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::config::PortSharing;
-use crate::core::connection::{HEADERS_V4, HEADERS_V6};
 use crate::error::BindError;
 use crate::sys;
 use crate::sys::udp::TooLong;
@@ -239,28 +238,86 @@ pub(crate) fn client(server: SocketAddr) -> io::Result<(UdpSocket, SocketAddr)> 
     Ok((socket, server))
 }
 
-/// The bytes of a packet that the interface towards the peer of a connected socket takes, which has just
-/// refused a datagram of `length` bytes; from here on the kernel cuts such datagrams into fragments.
-/// `None`: it would take them, so it was not the interface that spoke.
-pub(crate) fn give_in(socket: &UdpSocket, peer: SocketAddr, length: usize) -> Option<u16> {
-    let socket = socket.as_fd();
+/// What the kernel says of a datagram that it seems to have refused for its length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Judgement {
+    /// The interface towards the peer takes packets of so many bytes; from here on the kernel cuts
+    /// longer ones into fragments.
+    Interface(u16),
+    /// It has left: it was not the interface that spoke before.
+    Sent,
+    /// It says nothing; the datagram has not left.
+    Unknown,
+}
+
+/// Sends a datagram once more, asking who refuses it.
+///
+/// The number that the kernel would name without a refusal (`IP_MTU`) is what it believes of the path,
+/// and anyone can forge that. The socket's error queue names the origin of each error (`ip(7)`,
+/// `IP_RECVERR`): what the kernel itself found when it looked at the interface is of local origin, and no
+/// ICMP message is. Where the queue is not asked for it stays empty, as it does but for this moment.
+pub(crate) fn ask_interface(socket: &UdpSocket, peer: SocketAddr, datagram: &[u8]) -> Judgement {
     let v4 = peer.ip().to_canonical().is_ipv4();
-    let (headers, link_mtu) = if v4 {
-        (HEADERS_V4, sys::udp::route_mtu_v4(socket))
-    } else {
-        (HEADERS_V6, sys::udp::route_mtu_v6(socket))
-    };
-    let link_mtu = u16::try_from(link_mtu.ok()?).unwrap_or(u16::MAX);
-    if length + usize::from(headers) <= link_mtu.into() {
-        return None;
+    if explain_errors(socket, v4, true).is_err() {
+        return Judgement::Unknown;
     }
-    let given_in = if v4 {
-        sys::udp::set_too_long_v4(socket, TooLong::Fragmented)
-    } else {
-        sys::udp::set_too_long_v6(socket, TooLong::Fragmented)
+    let sent = socket.send(datagram).is_ok();
+    let interface_mtu = if sent { None } else { local_refusal(socket) };
+    // Empties the queue, too. It cannot fail where the opposite did not.
+    explain_errors(socket, v4, false).unwrap_or_default();
+    let Some(interface_mtu) = interface_mtu else {
+        return if sent {
+            Judgement::Sent
+        } else {
+            Judgement::Unknown
+        };
     };
-    given_in.ok()?;
-    Some(link_mtu)
+    let given_in = if v4 {
+        sys::udp::set_too_long_v4(socket.as_fd(), TooLong::Fragmented)
+    } else {
+        sys::udp::set_too_long_v6(socket.as_fd(), TooLong::Fragmented)
+    };
+    match given_in {
+        Ok(()) => Judgement::Interface(u16::try_from(interface_mtu).unwrap_or(u16::MAX)),
+        Err(_) => Judgement::Unknown,
+    }
+}
+
+fn explain_errors(socket: &UdpSocket, v4: bool, explain: bool) -> nix::Result<()> {
+    if v4 {
+        setsockopt(socket, sockopt::Ipv4RecvErr, &explain)
+    } else {
+        setsockopt(socket, sockopt::Ipv6RecvErr, &explain)
+    }
+}
+
+/// Errors looked through for the kernel's own; forged ones may have come before it.
+const EXPLAINED: usize = 16;
+
+/// What the interface takes, if the error queue holds a refusal of the kernel's own.
+fn local_refusal(socket: &UdpSocket) -> Option<u32> {
+    for _ in 0..EXPLAINED {
+        let mut control = nix::cmsg_space!(libc::sock_extended_err, libc::sockaddr_in6);
+        let received = recvmsg::<SockaddrStorage>(
+            socket.as_raw_fd(),
+            &mut [],
+            Some(&mut control),
+            MsgFlags::MSG_ERRQUEUE | MsgFlags::MSG_DONTWAIT,
+        );
+        for message in received.ok()?.cmsgs().ok()? {
+            // The family of the socket, not of the peer, says which.
+            let (ControlMessageOwned::Ipv4RecvErr(error, _)
+            | ControlMessageOwned::Ipv6RecvErr(error, _)) = message
+            else {
+                continue;
+            };
+            let own = error.ee_origin == libc::SO_EE_ORIGIN_LOCAL;
+            if own && i32::try_from(error.ee_errno) == Ok(libc::EMSGSIZE) {
+                return Some(error.ee_info);
+            }
+        }
+    }
+    None
 }
 
 /// The address in the family that all sockets have.
@@ -360,4 +417,59 @@ fn std_address(address: &SockaddrStorage) -> Option<SocketAddr> {
             .as_sockaddr_in()
             .map(|&v4: &SockaddrIn| SocketAddr::V4(v4.into()))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    const INSIDE: &str = "DTLS_TEST_INSIDE_NAMESPACE";
+    const NAME: &str =
+        "shell::socket::tests::the_interface_is_asked_and_not_what_is_believed_of_the_path";
+
+    /// Runs itself again in a namespace, where the loopback takes 1500 bytes and the kernel believes of
+    /// the way to one address that it takes 600, as after a forged "packet too big".
+    #[test]
+    fn the_interface_is_asked_and_not_what_is_believed_of_the_path() {
+        if std::env::var_os(INSIDE).is_none() {
+            let setup = "ip link set lo mtu 1500 up && \
+                         ip route add local 127.0.0.5 dev lo table local mtu 600 && \
+                         exec \"$0\" --exact \"$1\"";
+            let output = Command::new("unshare")
+                .args(["--user", "--map-root-user", "--net", "sh", "-c", setup])
+                .arg(std::env::current_exe().unwrap())
+                .arg(NAME)
+                .env(INSIDE, "yes")
+                .output()
+                .expect("util-linux has unshare");
+            let said = String::from_utf8_lossy(&output.stdout);
+            assert!(
+                output.status.success() && said.contains("1 passed"),
+                "in a namespace (allowed? see /proc/sys/user/max_user_namespaces): {said}{}",
+                String::from_utf8_lossy(&output.stderr)
+            );
+            return;
+        }
+        for (address, believed) in [
+            ("127.0.0.5:0", 600),
+            ("127.0.0.1:0", 1500),
+            ("[::1]:0", 1500),
+        ] {
+            let server = UdpSocket::bind(address).unwrap();
+            let (socket, peer) = client(server.local_addr().unwrap()).unwrap();
+            if peer.ip().to_canonical().is_ipv4() {
+                let mtu = nix::sys::socket::getsockopt(&socket, sockopt::IpMtu).unwrap();
+                assert_eq!(mtu, believed, "{address}");
+            }
+            let asked = |length| ask_interface(&socket, peer, &vec![7; length]);
+            assert_eq!(asked(1000), Judgement::Sent, "{address}");
+            assert_eq!(server.recv(&mut [0; 2000]).unwrap(), 1000);
+            assert_eq!(asked(1600), Judgement::Interface(1500), "{address}");
+            // In fragments from now on.
+            assert_eq!(asked(1600), Judgement::Sent, "{address}");
+            assert_eq!(server.recv(&mut [0; 2000]).unwrap(), 1600);
+        }
+    }
 }

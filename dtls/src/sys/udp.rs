@@ -108,23 +108,6 @@ pub(crate) fn set_too_long_v6(socket: BorrowedFd<'_>, too_long: TooLong) -> io::
     set(socket, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, &mode)
 }
 
-/// The bytes of a packet that the route of a socket connected to an IPv4 peer takes (`ip(7)`,
-/// `IP_MTU`): never more than the interface's, but less where the kernel believes it of the path.
-///
-/// # Errors
-/// The kernel's.
-pub(crate) fn route_mtu_v4(socket: BorrowedFd<'_>) -> io::Result<u32> {
-    get(socket, libc::IPPROTO_IP, libc::IP_MTU)
-}
-
-/// The same for an IPv6 peer (`ipv6(7)`, `IPV6_MTU`).
-///
-/// # Errors
-/// The kernel's.
-pub(crate) fn route_mtu_v6(socket: BorrowedFd<'_>) -> io::Result<u32> {
-    get(socket, libc::IPPROTO_IPV6, libc::IPV6_MTU)
-}
-
 /// Gives every datagram of this socket's SO_REUSEPORT group that no connected socket claims to the
 /// group's first member (`socket(7)`, `SO_ATTACH_REUSEPORT_CBPF`): a one-instruction classic BPF
 /// program, "return 0".
@@ -162,28 +145,6 @@ struct FilterProgram {
 }
 
 const _: () = assert!(size_of::<FilterProgram>() == size_of::<libc::sock_fprog>());
-
-/// Reads an option that is a positive number.
-fn get(socket: BorrowedFd<'_>, level: c_int, name: c_int) -> io::Result<u32> {
-    let mut value: c_int = 0;
-    let mut length = libc::socklen_t::try_from(size_of::<c_int>()).map_err(io::Error::other)?;
-    // SAFETY: the descriptor is open for the borrow's life; the kernel writes at most `length` bytes to
-    // `value` and their number to `length`, both live and exclusively borrowed.
-    let returned = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            level,
-            name,
-            std::ptr::from_mut(&mut value).cast(),
-            &raw mut length,
-        )
-    };
-    if returned == 0 {
-        u32::try_from(value).map_err(io::Error::other)
-    } else {
-        Err(io::Error::last_os_error())
-    }
-}
 
 fn set<T>(socket: BorrowedFd<'_>, level: c_int, name: c_int, value: &T) -> io::Result<()> {
     let length = libc::socklen_t::try_from(size_of::<T>()).map_err(io::Error::other)?;

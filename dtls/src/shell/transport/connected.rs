@@ -17,7 +17,7 @@ use crate::shell::bad_calls::{self, Call};
 use crate::shell::handoff::Route;
 use crate::shell::icmp::{Sending, SocketError, send_or_lose};
 use crate::shell::mailbox::Mailbox;
-use crate::shell::socket::{self, FourTuple};
+use crate::shell::socket::{self, FourTuple, Judgement};
 use crate::stats::{Counter, Stats};
 use crate::sys::udp::Datagram;
 
@@ -166,17 +166,22 @@ impl Connected {
         if send_or_lose(attempt, stats) != Sending::TooLong {
             return None;
         }
-        let link_mtu = socket::give_in(&self.socket, self.tuple.peer, datagram.len());
-        match link_mtu {
-            Some(_) => stats.count(Counter::LinkMtuLowered),
-            None => stats.add(Counter::IcmpOnSend, 2),
-        }
-        let outcome = if link_mtu.is_some() && self.socket.send(datagram).is_ok() {
+        let judgement = socket::ask_interface(&self.socket, self.tuple.peer, datagram);
+        let (sent, link_mtu) = match judgement {
+            Judgement::Interface(link_mtu) => {
+                stats.count(Counter::LinkMtuLowered);
+                (self.socket.send(datagram).is_ok(), Some(link_mtu))
+            }
+            Judgement::Sent | Judgement::Unknown => {
+                stats.add(Counter::IcmpOnSend, 2);
+                (judgement == Judgement::Sent, None)
+            }
+        };
+        stats.count(if sent {
             Counter::DatagramsSent
         } else {
             Counter::DatagramsUnsent
-        };
-        stats.count(outcome);
+        });
         link_mtu
     }
 
