@@ -249,8 +249,44 @@ fn name(name: &openssl::x509::X509NameRef) -> String {
         .map(|entry| {
             let key = entry.object().nid().short_name().unwrap_or("?");
             let value = entry.data().to_string().unwrap_or_default();
-            format!("{key}={value}")
+            format!("{key}={}", escaped(&value))
         })
         .collect();
     parts.join(", ")
+}
+
+/// A value in which nothing can be taken for another attribute, or for a line of its own (RFC 4514
+/// §2.4).
+fn escaped(value: &str) -> String {
+    let mut text = String::with_capacity(value.len());
+    for character in value.chars() {
+        if character.is_control() {
+            let mut bytes = [0; 4];
+            for byte in character.encode_utf8(&mut bytes).bytes() {
+                text.push_str(&format!("\\{byte:02X}"));
+            }
+        } else {
+            if matches!(character, ',' | '+' | '"' | '\\' | '<' | '>' | ';' | '=') {
+                text.push('\\');
+            }
+            text.push(character);
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_subject_cannot_pretend_to_be_two_or_to_end_a_line() {
+        assert_eq!(escaped("sensor 17"), "sensor 17");
+        assert_eq!(escaped("x, O=Admin"), "x\\, O\\=Admin");
+        assert_eq!(
+            escaped("x\n[INFO] CN=admin\x1b[2J"),
+            "x\\0A[INFO] CN\\=admin\\1B[2J"
+        );
+        assert_eq!(escaped("a\u{85}b\\"), "a\\C2\\85b\\\\");
+    }
 }

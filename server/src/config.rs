@@ -60,7 +60,7 @@ pub(crate) struct Config {
     pub(crate) metrics: Option<SocketAddr>,
     pub(crate) drain_timeout: Duration,
     pub(crate) format: Format,
-    key_log: Option<KeyLog>,
+    key_log: Option<(PathBuf, KeyLog)>,
     /// Every file that was read.
     pub(crate) files: Stamps,
 }
@@ -78,7 +78,7 @@ pub(crate) struct ListenerConfig {
 }
 
 /// Settings of a listener that do not change while it runs.
-const FIXED: [&str; 8] = [
+const FIXED: [&str; 11] = [
     "service",
     "backend",
     "proxy-protocol",
@@ -87,6 +87,9 @@ const FIXED: [&str; 8] = [
     "port-sharing",
     "transport",
     "max-connections",
+    "max-half-open",
+    "max-per-prefix",
+    "hello-rate",
 ];
 
 impl ListenerConfig {
@@ -122,10 +125,7 @@ impl Config {
             None => None,
         };
         let of_file = file.as_ref().map(|file| &file.options);
-        let key_log = match before {
-            Some(before) => before.key_log.clone(),
-            None => key_log(args, file.as_ref())?,
-        };
+        let key_log = key_log(args, file.as_ref(), before)?;
         let layers = Layers::of(args.listener.clone(), file.as_ref())?;
         for file in layers.iter().flat_map(|layers| layers.merged.files()) {
             files.note(&file);
@@ -142,7 +142,7 @@ impl Config {
                 return Err(layers.refuse(Problem::Moved(listen).of("listen")));
             }
             let surroundings = Surroundings {
-                key_log: key_log.clone(),
+                key_log: key_log.as_ref().map(|(_, log)| log.clone()),
                 adjust,
                 stats: &service.stats,
                 before: before.map(|before| &before.ready),
@@ -263,7 +263,11 @@ fn services(layers: &[Layers<'_>], before: Option<&Config>) -> Result<Vec<Servin
 }
 
 /// The key log, if there is to be one.
-fn key_log(args: &Args, file: Option<&ConfigFile>) -> Result<Option<KeyLog>, ConfigError> {
+fn key_log(
+    args: &Args,
+    file: Option<&ConfigFile>,
+    before: Option<&Config>,
+) -> Result<Option<(PathBuf, KeyLog)>, ConfigError> {
     let (path, place) = match (&args.server.keylog, file) {
         (Some(path), _) => (path, "--keylog: ".to_owned()),
         (None, Some(file)) => match &file.options.keylog {
@@ -272,7 +276,13 @@ fn key_log(args: &Args, file: Option<&ConfigFile>) -> Result<Option<KeyLog>, Con
         },
         (None, None) => return Ok(None),
     };
-    open_key_log(path.clone(), place, args.check)
+    // One that is open stays so: who runs the server may not be allowed to open it any more.
+    let open = before.and_then(|before| before.key_log.as_ref());
+    if let Some(same) = open.filter(|(open, _)| open == path) {
+        return Ok(Some(same.clone()));
+    }
+    let log = open_key_log(path.clone(), place, args.check)?;
+    Ok(log.map(|log| (path.clone(), log)))
 }
 
 /// Opens the key log; `only_check` leaves no new file behind.

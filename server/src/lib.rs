@@ -41,6 +41,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use dtls::{DtlsListener, Transport};
+use log::Level;
 
 pub use cli::Args;
 use cli::Command;
@@ -71,7 +72,7 @@ pub fn run(args: Args, adjust: &Adjust) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            say(&format!("dtls-server: {failure}"));
+            say(Level::Error, &format!("dtls-server: {failure}"));
             ExitCode::from(failure.exit_code())
         }
     }
@@ -120,7 +121,7 @@ fn serve(config: Config, args: Args, adjust: &Adjust) -> Result<(), Failure> {
         ));
     }
     // Only now: whoever waits for these lines finds every thread at work.
-    ready.iter().for_each(|line| say(line));
+    ready.iter().for_each(|line| say(Level::Info, line));
     supervisor::ready(&format!("{} listeners", running.len()));
     // The listener threads and the signal handler hold the other ends; the former outlive this.
     let cause = cause.recv().unwrap_or(Cause::Signal);

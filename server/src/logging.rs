@@ -41,16 +41,16 @@ pub(crate) fn start(verbosity: u8, format: LogFormat) {
         .init();
 }
 
-/// Writes a line for the person at the terminal, whatever the verbosity. Nobody may be reading,
-/// which ends nothing.
-pub(crate) fn say(line: &str) {
+/// Writes a line for the person at the terminal, whatever the verbosity; programs see the level.
+/// Nobody may be reading, which ends nothing.
+pub(crate) fn say(level: Level, line: &str) {
     let mut stderr = io::stderr().lock();
     drop(match FORMAT.get() {
         Some(LogFormat::Json) => {
             let now = time::OffsetDateTime::now_utc();
             let rfc3339 = time::format_description::well_known::Rfc3339;
             let time = now.format(&rfc3339).unwrap_or_default();
-            let object = object(&time, Level::Info, env!("CARGO_CRATE_NAME"), line);
+            let object = object(&time, level, env!("CARGO_CRATE_NAME"), line);
             write_object(&mut stderr, &object)
         }
         _ => writeln!(stderr, "{line}"),
@@ -68,7 +68,15 @@ fn write_text(out: &mut Formatter, record: &Record<'_>) -> io::Result<()> {
     if let Some(peer) = record.key_values().get(Key::from("peer")) {
         write!(out, "{peer}: ")?;
     }
-    writeln!(out, "{}", record.args())
+    for character in record.args().to_string().chars() {
+        // A peer's words must not look like a line of ours.
+        if character.is_control() {
+            write!(out, "{}", character.escape_default())?;
+        } else {
+            write!(out, "{character}")?;
+        }
+    }
+    writeln!(out)
 }
 
 fn write_json(out: &mut Formatter, record: &Record<'_>) -> io::Result<()> {

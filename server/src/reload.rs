@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use std::thread;
 
 use dtls::ListenerHandle;
+use log::Level;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
@@ -110,9 +111,12 @@ impl Reloader {
                     handle.replace_config(listener.ready.dtls.clone());
                     listener.stats.count(Counter::Reloads);
                 }
-                say(&format!("reloaded for new connections: {why}"));
+                say(Level::Info, &format!("reloaded for new connections: {why}"));
                 for later in config.later(&self.config) {
-                    say(&format!("{later} takes effect with the next start only"));
+                    say(
+                        Level::Warn,
+                        &format!("{later} takes effect with the next start only"),
+                    );
                 }
                 self.config = config;
                 // The new configuration may name other files.
@@ -122,9 +126,10 @@ impl Reloader {
                 for listener in &self.config.listeners {
                     listener.stats.count(Counter::ReloadsRefused);
                 }
-                say(&format!(
-                    "dtls-server: {why}, but everything stays as it was: {failure}"
-                ));
+                say(
+                    Level::Warn,
+                    &format!("dtls-server: {why}, but everything stays as it was: {failure}"),
+                );
             }
         }
     }

@@ -71,6 +71,31 @@ fn a_renewed_certificate_is_shown_to_new_clients_and_live_connections_go_on() {
 }
 
 #[test]
+fn what_cannot_change_is_named_and_a_key_log_that_is_gone_is_not_written() {
+    let pki = Pki::new();
+    pki.files(Profile::SERVER);
+    let listener = "[[listener]]\nlisten = \"127.0.0.1:0\"\ncert = \"server.pem\"\n\
+                    key = \"server.key\"\n";
+    let mut server = serve(&pki, &format!("keylog = \"secrets\"\n{listener}"));
+    assert!(admits(&server, pki.client()));
+    let secrets = fs::read_to_string(pki.path("secrets")).unwrap();
+    assert!(!secrets.is_empty());
+    put(
+        &pki,
+        "server.toml",
+        format!("{listener}hello-rate = 1000\n"),
+    );
+    server.program.wait_for("reloaded for new connections");
+    let line = server
+        .program
+        .wait_for("takes effect with the next start only");
+    assert!(line.contains("hello-rate"), "{line}");
+    assert!(admits(&server, pki.client()));
+    let after = fs::read_to_string(pki.path("secrets")).unwrap();
+    assert_eq!(after, secrets);
+}
+
+#[test]
 fn bad_new_files_keep_the_old_ones_and_are_told_once() {
     let pki = Pki::new();
     let mut server = pki.serve(&[]);

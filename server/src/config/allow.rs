@@ -45,9 +45,18 @@ impl FromStr for Entry {
             Some(("psk", identity)) if !identity.is_empty() => Some(Self::Psk(identity.to_owned())),
             _ => text.parse().ok().map(Self::Certificate),
         };
-        // What was pasted may be anything: enough of it to recognise.
-        entry.ok_or_else(|| EntryError(text.chars().take(100).collect()))
+        entry.ok_or_else(|| EntryError(beginning(text)))
     }
+}
+
+/// What was pasted may be a key: no more of it than a word before a colon.
+fn beginning(text: &str) -> String {
+    let (word, rest) = text.split_once(':').unwrap_or((text, ""));
+    let mut shown: String = word.chars().take(12).collect();
+    if !rest.is_empty() || shown.len() < word.len() {
+        shown.push('…');
+    }
+    shown
 }
 
 impl fmt::Display for Entry {
@@ -155,8 +164,14 @@ impl AllowList {
 
     fn has_name(&self, name: &str) -> bool {
         let name = name.to_ascii_lowercase();
+        let is_label = |label: &str| {
+            let mut bytes = label.bytes();
+            bytes.all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+        };
+        // A star stands for a label of a host name, not for the beginning of an address or a URI.
         let star = name
             .split_once('.')
+            .filter(|(label, _)| is_label(label))
             .map(|(_, parent)| Entry::Name(format!("*.{parent}")));
         self.entries.contains(&Entry::Name(name))
             || star.is_some_and(|star| self.entries.contains(&star))
@@ -197,6 +212,10 @@ mod tests {
             ("192.0.2.9", true),
             ("192.0.2.8", false),
             ("urn:dev:17", true),
+            // Other kinds of names than those of hosts.
+            ("mallory@evil.meters.example", false),
+            ("mallory@a.meters.example", false),
+            ("https://a.meters.example", false),
         ] {
             assert_eq!(list.has_name(name), allowed, "{name}");
         }
@@ -215,7 +234,16 @@ mod tests {
     fn a_wrong_line_is_named() {
         let (line, error) = parse("psk:a\n\ncn:b\n").unwrap_err();
         assert_eq!(line, 3);
-        assert!(error.to_string().contains("\"cn:b\""), "{error}");
+        assert!(error.to_string().contains("\"cn…\""), "{error}");
+        let secret = "6f1ed002ab5595859014ebf0951522d9";
+        for key in [
+            format!("sensor-17:{secret}"),
+            format!("1:{secret}"),
+            secret.to_owned(),
+        ] {
+            let error = key.parse::<Entry>().unwrap_err().to_string();
+            assert!(!error.contains(&secret[..13]), "{error}");
+        }
         for bad in ["psk:", "san:", "SHA256:12", "x"] {
             assert!(bad.parse::<Entry>().is_err(), "{bad}");
         }

@@ -195,7 +195,7 @@ impl Relay<'_> {
         // A pending ICMP error takes the place of the first attempt: the kernel reports it and
         // does not send.
         for _ in 0..2 {
-            let start = self.header.start();
+            let start = self.header.start(&buffer[ROOM..]);
             match self.socket.send(&buffer[start..]) {
                 Ok(_) => {
                     self.stats.count(Counter::DatagramsToBackend);

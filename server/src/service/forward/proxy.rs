@@ -22,6 +22,9 @@ pub(crate) enum ProxyProtocol {
 /// Where a datagram begins in a buffer: after room for the longest header, that of IPv6.
 pub(super) const ROOM: usize = 16 + 36;
 
+/// What every header of version 2 begins with.
+const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
+
 /// One connection's header, and whether the next datagram needs it.
 #[derive(Debug)]
 pub(super) struct Header {
@@ -53,8 +56,12 @@ impl Header {
     }
 
     /// Where the next datagram to the backend begins in the buffer, with or without header.
-    pub(super) fn start(&self) -> usize {
-        if self.due {
+    ///
+    /// A client's own datagram that looks like a header gets ours before it: a backend that takes
+    /// headers would believe it.
+    pub(super) fn start(&self, datagram: &[u8]) -> usize {
+        let forged = self.when == ProxyProtocol::First && datagram.starts_with(SIGNATURE);
+        if self.due || forged {
             ROOM - self.bytes.len()
         } else {
             ROOM
@@ -102,21 +109,33 @@ mod tests {
     }
 
     #[test]
+    fn a_client_cannot_pass_a_header_of_its_own_off_as_ours() {
+        let mut first = header(ProxyProtocol::First, "192.0.2.7:1", "192.0.2.1:2");
+        first.sent();
+        let forged = [SIGNATURE, &[0x21, 0x12, 0, 0]].concat();
+        assert_eq!(ROOM - first.start(&forged), 28);
+        first.sent();
+        assert_eq!(first.start(b"data"), ROOM);
+        let none = header(ProxyProtocol::None, "192.0.2.7:1", "192.0.2.1:2");
+        assert_eq!(none.start(&forged), ROOM, "such a backend takes no headers");
+    }
+
+    #[test]
     fn first_is_the_first_datagram_and_the_first_after_the_backend_was_away() {
         let mut first = header(ProxyProtocol::First, "192.0.2.7:1", "192.0.2.1:2");
-        assert_eq!(ROOM - first.start(), 28);
+        assert_eq!(ROOM - first.start(b"data"), 28);
         first.sent();
-        assert_eq!(first.start(), ROOM);
+        assert_eq!(first.start(b"data"), ROOM);
         first.forgotten();
-        assert_eq!(ROOM - first.start(), 28);
+        assert_eq!(ROOM - first.start(b"data"), 28);
 
         let mut every = header(ProxyProtocol::Every, "[::1]:1", "[::1]:2");
-        assert_eq!(every.start(), 0);
+        assert_eq!(every.start(b"data"), 0);
         every.sent();
-        assert_eq!(every.start(), 0);
+        assert_eq!(every.start(b"data"), 0);
 
         let mut none = header(ProxyProtocol::None, "[::1]:1", "[::1]:2");
         none.forgotten();
-        assert_eq!(none.start(), ROOM);
+        assert_eq!(none.start(b"data"), ROOM);
     }
 }
