@@ -217,9 +217,18 @@ fn load(args: &LoadArgs) -> Result<Report, LoadError> {
     let mut doubts = doubts::find(&run.plan, &tally, &seen);
     let server_counters = match metrics.zip(counters_before) {
         Some((url, before)) => {
-            let (grown, disagreements) = compare_counters(url, &before, &tally)?;
-            doubts.splice(..0, disagreements);
-            Some(grown)
+            match compare_counters(url, &before, &tally) {
+                Ok((grown, disagreements)) => {
+                    doubts.splice(..0, disagreements);
+                    Some(grown)
+                }
+                // The server may be gone by now; what was measured until then stands.
+                Err(error) => {
+                    let (kind, text) = (doubts::Kind::ServerUnobserved, error.to_string());
+                    doubts.insert(0, doubts::Doubt { kind, text });
+                    None
+                }
+            }
         }
         None => None,
     };

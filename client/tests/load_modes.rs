@@ -283,6 +283,7 @@ fn contradictions_and_impossible_plans_are_refused_by_name() {
             &["--server-metrics", "http://127.0.0.1:9464/metrics"],
         ),
         (&["--message-rate", "0"], &["--message-rate", "more than 0"]),
+        (&["--message-rate", "1e-30"], &["--message-rate", "0.001"]),
         (
             &["--mode", "hold", "--duration", "1s", "--concurrency", "3"],
             &["--mode hold", "--connections"],
@@ -307,13 +308,18 @@ fn a_source_that_is_not_ours_fails_with_the_systems_reason() {
     );
 }
 
-/// Answers every request with a page of metrics on which `counters` stand. Ends with the test.
+/// Answers requests with a page of metrics on which `counters` stand. Ends with the test.
 fn metrics_page(counters: impl Fn() -> [u64; 3] + Send + 'static) -> String {
+    metrics_page_for(usize::MAX, counters)
+}
+
+/// The same for so many requests only: then nobody listens.
+fn metrics_page_for(requests: usize, counters: impl Fn() -> [u64; 3] + Send + 'static) -> String {
     use std::io::{Read, Write};
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     thread::spawn(move || {
-        for stream in listener.incoming() {
+        for stream in listener.incoming().take(requests) {
             let mut stream = stream.unwrap();
             let mut request = Vec::new();
             while !request.ends_with(b"\r\n\r\n") {
@@ -364,6 +370,17 @@ fn the_servers_counters_stand_beside_ours_and_a_disagreement_is_a_doubt() {
     assert_eq!(code, Some(0), "a doubt is no failure");
     assert!(
         common::load::doubts(&report, "server_disagrees"),
+        "{report:#}"
+    );
+
+    // The server dies during the run: what was measured stands.
+    let url = metrics_page_for(1, || [0; 3]);
+    let args = ["--connections", "3", "--server-metrics", &url];
+    let (report, code) = load(server.address, &args);
+    assert_eq!(code, Some(0), "{report:#}");
+    assert_eq!(report["server_counters"], Value::Null);
+    assert!(
+        common::load::doubts(&report, "server_unobserved"),
         "{report:#}"
     );
 

@@ -246,10 +246,10 @@ impl FromStr for Sources {
 
 fn message_rate(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
-        Ok(rate) if rate > 0.0 && rate <= 1e6 => Ok(rate),
-        _ => {
-            Err("must be a number of messages a second, more than 0 and at most 1000000".to_owned())
-        }
+        Ok(rate) if (1e-3..=1e6).contains(&rate) => Ok(rate),
+        _ => Err(
+            "must be a number of messages a second, more than 0, from 0.001 to 1000000".to_owned(),
+        ),
     }
 }
 

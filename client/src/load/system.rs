@@ -53,7 +53,20 @@ fn usage(process: &Process) -> Result<Usage, ProcError> {
 /// namespace, since it started; `None` where the kernel does not say.
 pub(crate) fn dropped_datagrams() -> Option<u64> {
     let snmp = procfs::net::snmp().ok()?;
-    Some(snmp.udp_rcvbuf_errors + snmp.udp_sndbuf_errors)
+    // Without IPv6 there is no such file.
+    let v6 = std::fs::read_to_string("/proc/net/snmp6").unwrap_or_default();
+    Some(snmp.udp_rcvbuf_errors + snmp.udp_sndbuf_errors + dropped_v6(&v6))
+}
+
+/// The same of IPv6: a name and a number a line.
+fn dropped_v6(snmp6: &str) -> u64 {
+    let lines = snmp6
+        .lines()
+        .filter_map(|line| line.split_once(char::is_whitespace));
+    lines
+        .filter(|(name, _)| matches!(*name, "Udp6RcvbufErrors" | "Udp6SndbufErrors"))
+        .filter_map(|(_, number)| number.trim().parse::<u64>().ok())
+        .sum()
 }
 
 /// Ports that a socket gets when it asks for none in particular.
@@ -62,4 +75,17 @@ pub(crate) fn ephemeral_ports() -> Option<u32> {
     let mut ends = range.split_whitespace().map(str::parse::<u32>);
     let (first, last) = (ends.next()?.ok()?, ends.next()?.ok()?);
     Some(last.checked_sub(first)? + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn drops_of_ipv6_are_found_among_the_other_numbers() {
+        let snmp6 = "Udp6InErrors                    \t9\nUdp6RcvbufErrors                \t494\n\
+                     Udp6SndbufErrors                \t6\nUdpLite6RcvbufErrors\t7\n";
+        assert_eq!(dropped_v6(snmp6), 500);
+        assert_eq!(dropped_v6(""), 0);
+    }
 }

@@ -28,7 +28,7 @@ pub(crate) enum RateError {
          100..5000/30s, or steps, such as 100,200,400/10s"
     )]
     Form(String),
-    #[error("a rate must be more than 0 and at most 1000000 connections a second, not {0}")]
+    #[error("a rate must be more than 0, from 0.001 to 1000000 connections a second, not {0}")]
     Range(String),
     #[error("\"{0}\" is no time for a ramp or a step: write for example 500ms or 30s, at most 1h")]
     Time(String),
@@ -42,6 +42,8 @@ pub(crate) enum RateError {
 const MAX_STEPS: usize = 100;
 
 const HIGHEST: f64 = 1e6;
+/// A connection in a quarter of an hour; below, times leave the range of the clock.
+const LOWEST: f64 = 1e-3;
 
 impl FromStr for Rate {
     type Err = RateError;
@@ -54,7 +56,7 @@ impl FromStr for Rate {
         let form = || RateError::Form(text.to_owned());
         let number = |text: &str| {
             let number: f64 = text.trim().parse().map_err(|_| form())?;
-            if number > 0.0 && number <= HIGHEST {
+            if (LOWEST..=HIGHEST).contains(&number) {
                 Ok(number)
             } else {
                 Err(RateError::Range(text.to_owned()))
@@ -222,7 +224,8 @@ mod tests {
             ("fast", "100..5000/30s"),
             ("0", "more than 0"),
             ("-1", "more than 0"),
-            ("1e7", "at most 1000000"),
+            ("1e-30", "0.001"),
+            ("1e7", "to 1000000"),
             ("NaN", "more than 0"),
             ("1..2", "is no rate"),
             ("1..0/3s", "more than 0"),
