@@ -198,6 +198,8 @@ fn clients_that_come_and_go_from_few_ports_leave_nothing_behind(transport: Trans
     accepting.join().unwrap();
     assert_eq!(stats.get(Counter::HandshakesCompleted), 100);
     assert_eq!(stats.get(Counter::ClosedByPeer), 100);
+    // Nobody else's short-lived port is to be taken for something left behind.
+    wait_until("the port is free", || rebinds(address, transport));
     let server = EchoServer::start(
         &address.to_string(),
         server_config().transport(transport).build().unwrap(),
