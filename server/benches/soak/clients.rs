@@ -18,7 +18,7 @@ const TIMEOUT: &str = "2s";
 /// A running `dtls-client load`; killed when dropped.
 pub(crate) struct Clients {
     process: Child,
-    name: &'static str,
+    name: String,
     report: PathBuf,
     log: PathBuf,
 }
@@ -112,23 +112,40 @@ impl Clients {
         })
     }
 
-    /// Hellos without end from strangers, straight to the server.
+    /// Hellos without end from strangers, straight to each server.
     pub(crate) fn flood(
         options: &Options,
+        servers: &[SocketAddr],
+        folder: &Path,
+        time: Duration,
+    ) -> Result<Vec<Self>, Failure> {
+        let each = f64::from(options.flood) / servers.len() as f64;
+        let floods = servers.iter().enumerate();
+        floods
+            .map(|(n, &server)| {
+                Self::one_flood(options, &format!("flood-{n}"), each, server, folder, time)
+            })
+            .collect()
+    }
+
+    fn one_flood(
+        options: &Options,
+        name: &str,
+        rate: f64,
         server: SocketAddr,
         folder: &Path,
         time: Duration,
     ) -> Result<Self, Failure> {
-        Self::start("flood", options, server, folder, |command| {
+        Self::start(name, options, server, folder, |command| {
             command
                 .args(["--mode", "hello-flood", "--source", "127.1.0.0/24"])
-                .args(["--rate", &options.flood.to_string()])
+                .args(["--rate", &rate.to_string()])
                 .args(["--duration", &format!("{}s", time.as_secs())]);
         })
     }
 
     fn start(
-        name: &'static str,
+        name: &str,
         options: &Options,
         to: SocketAddr,
         folder: &Path,
@@ -154,7 +171,7 @@ impl Clients {
         arguments(&mut command);
         Ok(Self {
             process: command.spawn()?,
-            name,
+            name: name.to_owned(),
             report,
             log,
         })
@@ -176,7 +193,7 @@ impl Clients {
     /// Waits for its end.
     pub(crate) fn finish(mut self, patience: Duration) -> Result<Report, Failure> {
         let begun = now();
-        let status = wait_for_end(&mut self.process, self.name, patience)?;
+        let status = wait_for_end(&mut self.process, &self.name, patience)?;
         // 1: messages were lost, as they should be.
         if !matches!(status.code(), Some(0 | 1)) {
             return Err(self.ended(&status.to_string()));

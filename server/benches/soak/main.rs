@@ -1,4 +1,4 @@
-//! `make soak`: a server kept busy through a lossy network for as long as one likes, and what must hold
+//! `make soak`: a server, or as few as the limit on descriptors allows, kept busy through a lossy network for as long as one likes, and what must hold
 //! at the end.
 //!
 //! ```text
@@ -7,8 +7,8 @@
 //!  dtls-client load, hellos of strangers ───────────────────────┘      ▲ new certificates
 //! ```
 //!
-//! The main thread starts everything, looks at the server once a second, and judges; relay and echo
-//! have a thread each, server and clients are processes. What they wrote stays in `target/soak`.
+//! The main thread starts everything, looks at the servers once a second, and judges; relay and echo
+//! have a thread each, servers and clients are processes. What they wrote stays in `target/soak`.
 #![forbid(unsafe_code)]
 
 mod backend;
@@ -36,7 +36,7 @@ use backend::Backend;
 use clients::Clients;
 use options::{Format, Options};
 use relay::Relay;
-use server::{Server, Status};
+use server::{Servers, Status};
 use verdict::{Evidence, Lost, Sample, Verdict};
 
 /// Why there is no result.
@@ -108,15 +108,16 @@ fn run(options: &Options) -> Result<Verdict, Failure> {
     let folder = folder()?;
     let dropped_before = dropped_by_kernel()?;
     let backend = Backend::start()?;
-    let mut server = Server::start(options, backend.address, &folder)?;
-    let quiet = server.status()?;
-    let relay = Relay::start(server.address, options.loss, options.seed)?;
+    let mut servers = Servers::start(options, backend.address, &folder)?;
+    let quiet = servers.status()?;
+    let addresses = servers.addresses();
+    let relay = Relay::start(addresses.clone(), options.loss, options.seed)?;
 
     let began = now();
     let end = began + options.time;
     let mut stay = Clients::stay(options, relay.address, &folder)?;
     let mut come_and_go = Clients::come_and_go(options, relay.address, &folder, options.time)?;
-    let mut flood = Clients::flood(options, server.address, &folder, options.time)?;
+    let mut floods = Clients::flood(options, &addresses, &folder, options.time)?;
     let mut samples = Vec::new();
     let (mut reloads, mut reload_at) = (0, began + options.reload_every);
     let mut next = began;
@@ -130,26 +131,27 @@ fn run(options: &Options) -> Result<Verdict, Failure> {
         stay.check()?;
         if next + Duration::from_secs(2) < end {
             come_and_go.check()?;
-            flood.check()?;
+            floods.iter_mut().try_for_each(Clients::check)?;
         }
-        let sample = Sample::of(&server.status()?, began);
+        let sample = Sample::of(&servers.status()?, began);
         progress(options, &sample);
         samples.push(sample);
         if next >= reload_at {
-            server.reload()?;
+            servers.reload()?;
             reloads += 1;
             reload_at += options.reload_every;
         }
     }
-    let held = server.status()?.connections();
+    let held = connections(&servers.status()?);
 
     // Those that come and go first: what they lost may not look like somebody else's.
-    let flood = flood.finish(CLIENTS_END)?;
+    let finish = |clients: Clients| clients.finish(CLIENTS_END);
+    let floods = floods.into_iter().map(finish).collect::<Result<_, _>>()?;
     let come_and_go = come_and_go.finish(CLIENTS_END)?;
     stay.interrupt()?;
     let stay = stay.finish(CLIENTS_END)?;
-    let left = wait_until_gone(&mut server, options, &quiet)?;
-    let counters = server.stop()?;
+    let left = wait_until_gone(&mut servers, options, &quiet)?;
+    let counters = servers.stop()?;
     let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
     Ok(Verdict::of(&Evidence {
         options,
@@ -158,10 +160,10 @@ fn run(options: &Options) -> Result<Verdict, Failure> {
         reloads,
         stay,
         come_and_go,
-        flood,
-        quiet_descriptors: quiet.process.open_descriptors,
-        left_connections: left.connections(),
-        left_descriptors: left.process.open_descriptors,
+        floods,
+        quiet_descriptors: descriptors(&quiet),
+        left_connections: connections(&left),
+        left_descriptors: descriptors(&left),
         counters,
         backend_received: backend.received(),
         backend_sent: backend.sent(),
@@ -176,19 +178,18 @@ fn run(options: &Options) -> Result<Verdict, Failure> {
     }))
 }
 
-/// Waits until the server has noticed that all clients are gone, as long as that may take: a close
+/// Waits until the servers have noticed that all clients are gone, as long as that may take: a close
 /// may have been lost, a handshake never completed.
 fn wait_until_gone(
-    server: &mut Server,
+    servers: &mut Servers,
     options: &Options,
-    quiet: &Status,
-) -> Result<Status, Failure> {
+    quiet: &[Status],
+) -> Result<Vec<Status>, Failure> {
     let slack = Duration::from_secs(10);
     let give_up = now() + options.idle_timeout().max(HANDSHAKE_TIMEOUT) + slack;
     loop {
-        let status = server.status()?;
-        let gone = status.connections() == 0
-            && status.process.open_descriptors <= quiet.process.open_descriptors;
+        let status = servers.status()?;
+        let gone = connections(&status) == 0 && descriptors(&status) <= descriptors(quiet);
         if gone || now() > give_up {
             return Ok(status);
         }
@@ -196,12 +197,23 @@ fn wait_until_gone(
     }
 }
 
+/// The connections of all servers.
+pub(crate) fn connections(status: &[Status]) -> u64 {
+    status.iter().map(Status::connections).sum()
+}
+
+/// The open descriptors of all servers.
+fn descriptors(status: &[Status]) -> u64 {
+    let each = status.iter().map(|status| status.process.open_descriptors);
+    each.sum()
+}
+
 /// A line that is written over, for whoever watches.
 fn progress(options: &Options, sample: &Sample) {
     let mut out = std::io::stderr();
     if out.is_terminal() {
         let (now, all) = (sample.seconds, options.time.as_secs());
-        let mib = sample.resident_bytes >> 20;
+        let mib = sample.resident_bytes.iter().sum::<u64>() >> 20;
         let connections = sample.connections;
         // Nobody is there to read it: no harm done.
         drop(write!(

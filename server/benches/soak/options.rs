@@ -56,6 +56,11 @@ pub(crate) struct Options {
     #[arg(long, value_name = "HOW", default_value = "connected", value_parser = ["connected", "shared"])]
     pub(crate) transport: String,
 
+    /// Servers that share the connections, with shared keys; by default as few as this host's limit on
+    /// descriptors allows, which is one where a process may have some 22,000 for 10,000 connections
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=8))]
+    pub(crate) servers: Option<u32>,
+
     /// Makes the losses and the clients' contents
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) seed: u64,

@@ -6,7 +6,9 @@
 //!  client B ──┴─► one front socket ┴── socket of B, 127.2.0.2 ──┴─► server
 //! ```
 //!
-//! Each client has a socket of its own towards the server, so that the server tells clients apart as it
+//! With several servers, clients are shared out in turn.
+//!
+//! Each client has a socket of its own towards its server, so that the server tells clients apart as it
 //! would without the relay. A client that comes back from the same address and port within
 //! [`FORGOTTEN`] has the same one again.
 
@@ -64,9 +66,9 @@ pub(crate) struct Relay {
 }
 
 impl Relay {
-    /// Between whoever sends to the address it gets and `server`; each datagram is lost with
+    /// Between whoever sends to the address it gets and one of `servers`; each datagram is lost with
     /// probability `loss`.
-    pub(crate) fn start(server: SocketAddr, loss: f64, seed: u64) -> Result<Self, Failure> {
+    pub(crate) fn start(servers: Vec<SocketAddr>, loss: f64, seed: u64) -> Result<Self, Failure> {
         let front = roomy(UdpSocket::bind("127.0.0.1:0")?)?;
         front.set_nonblocking(true)?;
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
@@ -79,7 +81,7 @@ impl Relay {
         let work = Work {
             front,
             epoll,
-            server,
+            servers,
             loss,
             random: StdRng::seed_from_u64(seed),
             places: HashMap::new(),
@@ -120,7 +122,8 @@ struct Client {
 struct Work {
     front: UdpSocket,
     epoll: Epoll,
-    server: SocketAddr,
+    /// Each new client gets the next.
+    servers: Vec<SocketAddr>,
     loss: f64,
     random: StdRng,
     /// Where a client stands in `clients`.
@@ -212,7 +215,9 @@ impl Work {
         self.opened += 1;
         let [_, _, third, fourth] = (self.opened % 10_000 + 1).to_be_bytes();
         let socket = UdpSocket::bind((Ipv4Addr::new(127, 2, third, fourth), 0)).ok()?;
-        socket.connect(self.server).ok()?;
+        socket
+            .connect(self.servers[self.opened as usize % self.servers.len()])
+            .ok()?;
         socket.set_nonblocking(true).ok()?;
         let place = self.free.pop().unwrap_or_else(|| {
             self.clients.push(None);

@@ -1,5 +1,7 @@
-//! The server under test, as a process: started, looked at through its status page, given new
-//! certificates, ended. Main thread.
+//! The servers under test, a process each: started, looked at through their status pages, given new
+//! certificates, ended. There is one, unless a process may not have as many descriptors as the
+//! connections need; then there are as few as can share them, with the same certificate and the same
+//! keys of cookies and tickets. Main thread.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -32,14 +34,23 @@ pub(crate) fn room(options: &Options) -> u32 {
     coming + 50
 }
 
-/// A running `dtls-server`; killed when dropped.
-pub(crate) struct Server {
-    process: Child,
-    pub(crate) address: SocketAddr,
-    pages: SocketAddr,
+/// More are not tried.
+const MOST_SERVERS: u32 = 8;
+
+/// The running servers.
+pub(crate) struct Servers {
+    servers: Vec<Server>,
     pki: TestPki,
     folder: PathBuf,
+}
+
+/// A running `dtls-server`; killed when dropped.
+struct Server {
+    process: Child,
+    address: SocketAddr,
+    pages: SocketAddr,
     log: PathBuf,
+    report: PathBuf,
 }
 
 /// What the status page says.
@@ -70,8 +81,8 @@ impl Status {
     }
 }
 
-impl Server {
-    /// Starts it in front of `backend`, with certificates of its own in `folder`.
+impl Servers {
+    /// Starts them in front of `backend`, with certificates of their own in `folder`.
     pub(crate) fn start(
         options: &Options,
         backend: SocketAddr,
@@ -79,9 +90,71 @@ impl Server {
     ) -> Result<Self, Failure> {
         let pki = TestPki::new()?;
         fs::write(folder.join("ca.pem"), pki.ca_pem())?;
-        let log = folder.join("server.log");
-        let most = options.connections + room(options);
+        let secret = format!("1:{:016x}{:048x}\n", options.seed, 1);
+        fs::write(folder.join("shared-keys"), secret)?;
         renew(&pki, folder)?;
+        let least = options.servers.unwrap_or(1);
+        let most = options.servers.unwrap_or(MOST_SERVERS);
+        let mut refused = None;
+        for number in least..=most {
+            let start = |index| Server::start(options, number, index, backend, folder);
+            match (0..number).map(start).collect::<Result<_, _>>() {
+                Ok(servers) => {
+                    return Ok(Self {
+                        servers,
+                        pki,
+                        folder: folder.to_owned(),
+                    });
+                }
+                // The first one's reason: it knows what this host lacks for all connections at once.
+                Err(unfit @ Failure::Unfit(_)) => refused = refused.or(Some(unfit)),
+                Err(other) => return Err(other),
+            }
+        }
+        Err(refused.unwrap_or_else(|| Failure::Usage("--servers: at least one".to_owned())))
+    }
+
+    /// Where each listens.
+    pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
+        self.servers.iter().map(|server| server.address).collect()
+    }
+
+    /// Their status pages.
+    pub(crate) fn status(&mut self) -> Result<Vec<Status>, Failure> {
+        self.servers.iter_mut().map(Server::status).collect()
+    }
+
+    /// Gives them a new certificate, and a SIGHUP.
+    pub(crate) fn reload(&self) -> Result<(), Failure> {
+        renew(&self.pki, &self.folder)?;
+        let mut servers = self.servers.iter();
+        servers.try_for_each(|server| signal(&server.process, Signal::SIGHUP))
+    }
+
+    /// Ends them, and gives what each has counted.
+    pub(crate) fn stop(self) -> Result<Vec<Value>, Failure> {
+        self.servers.into_iter().map(Server::stop).collect()
+    }
+}
+
+impl Server {
+    /// Starts one of `number`.
+    fn start(
+        options: &Options,
+        number: u32,
+        index: u32,
+        backend: SocketAddr,
+        folder: &Path,
+    ) -> Result<Self, Failure> {
+        let log = folder.join(format!("server-{index}.log"));
+        let report = folder.join(format!("server-{index}.json"));
+        // Chance does not share out evenly.
+        let uneven = if number == 1 {
+            0
+        } else {
+            options.connections / number / 10
+        };
+        let most = options.connections.div_ceil(number) + uneven + room(options);
         let process = Command::new(env!("CARGO_BIN_EXE_dtls-server"))
             .args(["--listen", "127.0.0.1:0", "--metrics", "127.0.0.1:0"])
             .args(["--service", "forward", "--backend", &backend.to_string()])
@@ -96,9 +169,11 @@ impl Server {
             .arg(folder.join("server.pem"))
             .arg("--key")
             .arg(folder.join("server.key"))
+            .arg("--shared-keys")
+            .arg(folder.join("shared-keys"))
             .env_remove("RUST_LOG")
             .stdin(Stdio::null())
-            .stdout(fs::File::create(folder.join("server.json"))?)
+            .stdout(fs::File::create(&report)?)
             .stderr(fs::File::create(&log)?)
             .spawn()?;
         let unknown = SocketAddr::from(([127, 0, 0, 1], 0));
@@ -106,9 +181,8 @@ impl Server {
             process,
             address: unknown,
             pages: unknown,
-            pki,
-            folder: folder.to_owned(),
             log,
+            report,
         };
         server.address = server.announced("listening on ")?.parse()?;
         server.pages = server.announced("operations pages at http://")?.parse()?;
@@ -139,7 +213,7 @@ impl Server {
     }
 
     /// Its status page.
-    pub(crate) fn status(&mut self) -> Result<Status, Failure> {
+    fn status(&mut self) -> Result<Status, Failure> {
         if let Some(status) = self.process.try_wait()? {
             return Err(self.ended(status));
         }
@@ -157,20 +231,14 @@ impl Server {
         Ok(serde_json::from_str(body)?)
     }
 
-    /// Gives it a new certificate, and a SIGHUP.
-    pub(crate) fn reload(&self) -> Result<(), Failure> {
-        renew(&self.pki, &self.folder)?;
-        signal(&self.process, Signal::SIGHUP)
-    }
-
     /// Ends it, and gives what it counted.
-    pub(crate) fn stop(mut self) -> Result<Value, Failure> {
+    fn stop(mut self) -> Result<Value, Failure> {
         signal(&self.process, Signal::SIGTERM)?;
         let status = wait_for_end(&mut self.process, "dtls-server", Duration::from_secs(60))?;
         if !status.success() {
             return Err(self.ended(status));
         }
-        let text = fs::read_to_string(self.folder.join("server.json"))?;
+        let text = fs::read_to_string(&self.report)?;
         let report: Value = serde_json::from_str(&text)?;
         Ok(report["counters"].clone())
     }

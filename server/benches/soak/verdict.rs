@@ -7,9 +7,9 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::clients::Report;
-use crate::now;
 use crate::options::Options;
 use crate::server::Status;
+use crate::{connections, now};
 
 /// How far memory may move in the second half.
 const FLAT: f64 = 0.02;
@@ -21,18 +21,20 @@ const MADE: f64 = 0.99;
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Sample {
     pub(crate) seconds: f64,
-    pub(crate) resident_bytes: u64,
+    /// Of each server.
+    pub(crate) resident_bytes: Vec<u64>,
     pub(crate) connections: u64,
     pub(crate) cpu_seconds: f64,
 }
 
 impl Sample {
-    pub(crate) fn of(status: &Status, began: Instant) -> Self {
+    pub(crate) fn of(status: &[Status], began: Instant) -> Self {
+        let processes = || status.iter().map(|status| &status.process);
         Self {
             seconds: (now() - began).as_secs_f64(),
-            resident_bytes: status.process.resident_bytes,
-            connections: status.connections(),
-            cpu_seconds: status.process.cpu_seconds,
+            resident_bytes: processes().map(|process| process.resident_bytes).collect(),
+            connections: connections(status),
+            cpu_seconds: processes().map(|process| process.cpu_seconds).sum(),
         }
     }
 }
@@ -59,11 +61,12 @@ pub(crate) struct Evidence<'a> {
     pub(crate) reloads: u64,
     pub(crate) stay: Report,
     pub(crate) come_and_go: Report,
-    pub(crate) flood: Report,
+    pub(crate) floods: Vec<Report>,
     pub(crate) quiet_descriptors: u64,
     pub(crate) left_connections: u64,
     pub(crate) left_descriptors: u64,
-    pub(crate) counters: Value,
+    /// Of each server.
+    pub(crate) counters: Vec<Value>,
     pub(crate) backend_received: u64,
     pub(crate) backend_sent: u64,
     pub(crate) lost: Lost,
@@ -90,8 +93,12 @@ impl Verdict {
     /// Judges.
     pub(crate) fn of(evidence: &Evidence<'_>) -> Self {
         let options = evidence.options;
+        let servers = match evidence.counters.len() {
+            1 => String::new(),
+            several => format!(" of {several} servers"),
+        };
         let title = format!(
-            "{} connections through forward for {}, {} % lost each way, {} come and go and {} \
+            "{} connections through forward{servers} for {}, {} % lost each way, {} come and go and {} \
              strangers' hellos a second, transport {}",
             options.connections,
             humantime::format_duration(options.time),
@@ -149,36 +156,69 @@ impl fmt::Display for Verdict {
     }
 }
 
+/// Where a server's memory was, in MiB.
+#[derive(Debug, Clone, Copy, Default)]
+struct Range {
+    first: f64,
+    last: f64,
+    least: f64,
+    most: f64,
+}
+
+impl Range {
+    fn of(bytes: impl Iterator<Item = u64>) -> Self {
+        let all: Vec<f64> = bytes.map(mib).collect();
+        Self {
+            first: all.first().copied().unwrap_or_default(),
+            last: all.last().copied().unwrap_or_default(),
+            least: all.iter().copied().fold(f64::MAX, f64::min),
+            most: all.iter().copied().fold(0.0, f64::max),
+        }
+    }
+
+    /// By what share.
+    fn moved(&self) -> f64 {
+        self.most / self.least - 1.0
+    }
+}
+
 impl Evidence<'_> {
     fn counter(&self, name: &str) -> u64 {
         // A counter that is not there must not look like one that is 0.
-        self.counters[name].as_u64().unwrap_or(u64::MAX / 4)
+        let of = |counters: &Value| counters[name].as_u64().unwrap_or(u64::MAX / 64);
+        self.counters.iter().map(of).sum()
     }
 
-    /// The most and the least of the second half, moments included.
+    /// The most and the least of the second half, moments included, of the server that moved most.
     fn memory(&self) -> Check {
         let half = self.options.time.as_secs_f64() / 2.0;
-        let second = self.samples.iter();
-        let second: Vec<f64> = second
-            .filter(|sample| sample.seconds >= half)
-            .map(|sample| mib(sample.resident_bytes))
-            .collect();
-        let least = second.iter().copied().fold(f64::MAX, f64::min);
-        let most = second.iter().copied().fold(0.0, f64::max);
-        let (first, last) = (
-            second.first().copied().unwrap_or_default(),
-            second.last().copied().unwrap_or_default(),
-        );
-        let moved = most / least - 1.0;
+        let samples = self.samples.iter();
+        let second: Vec<_> = samples.filter(|sample| sample.seconds >= half).collect();
+        let of =
+            |server: usize| Range::of(second.iter().map(|sample| sample.resident_bytes[server]));
+        let ranges: Vec<_> = (0..self.counters.len()).map(of).collect();
+        let all: f64 = ranges.iter().map(|range| range.last).sum();
+        let worst = ranges.iter().max_by(|a, b| a.moved().total_cmp(&b.moved()));
+        let Range {
+            first,
+            last,
+            least,
+            most,
+        } = worst.copied().unwrap_or_default();
+        let moved = worst.map_or(f64::INFINITY, Range::moved);
+        let which = match ranges.len() {
+            1 => String::new(),
+            several => format!(" in that of {several} that moved most"),
+        };
         Check {
             what: "memory",
             good: second.len() >= 3 && moved <= FLAT,
             says: format!(
-                "{first:.1} MiB at half time, {last:.1} at the end, between {least:.1} and {most:.1}: \
-                 {:.2} % apart (bound {:.0} %); {:.1} KiB for each that stays",
+                "{first:.1} MiB at half time{which}, {last:.1} at the end, between {least:.1} and \
+                 {most:.1}: {:.2} % apart (bound {:.0} %); {:.1} KiB for each that stays",
                 moved * 100.0,
                 FLAT * 100.0,
-                last * 1024.0 / f64::from(self.options.connections),
+                all * 1024.0 / f64::from(self.options.connections),
             ),
         }
     }
@@ -316,7 +356,8 @@ impl Evidence<'_> {
 
     /// Queues may overflow; but a flood that the server did not notice would have been none.
     fn flood(&self) -> Check {
-        let (asked, answered) = (self.flood.begun, self.flood.cookies);
+        let asked = self.floods.iter().map(|flood| flood.begun).sum();
+        let answered = self.floods.iter().map(|flood| flood.cookies).sum();
         let clients = self.stay.begun + self.come_and_go.begun;
         let sent = self.counter("hello_verify_requests");
         Check {
@@ -332,7 +373,9 @@ impl Evidence<'_> {
         let (taken, refused) = (self.counter("reloads"), self.counter("reloads_refused"));
         Check {
             what: "certificates",
-            good: self.reloads > 0 && taken >= self.reloads && refused == 0,
+            good: self.reloads > 0
+                && taken >= self.reloads * self.counters.len() as u64
+                && refused == 0,
             says: format!(
                 "replaced {} times; {taken} reloads, {refused} refused",
                 self.reloads
