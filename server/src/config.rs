@@ -14,6 +14,7 @@ mod preset;
 mod file;
 mod layers;
 mod psk_file;
+mod secrets;
 mod shared_keys;
 mod allow;
 mod clients;
@@ -22,16 +23,18 @@ mod service;
 mod effective;
 mod stamps;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use dtls::{DtlsListener, KeyLog, ServerConfigBuilder};
+use serde_json::{Map, Value};
 
 use crate::cli::{Args, Format};
 use crate::error::{ConfigError, Failure, StartError};
-use crate::privilege::User;
+use crate::privilege::{self, User};
 use crate::service::{Needs, Service};
 use crate::stats::Stats;
 use crate::{keylog, limits};
@@ -73,6 +76,8 @@ pub(crate) struct ListenerConfig {
     pub(crate) stats: Arc<Stats>,
     pub(crate) max_connections: usize,
     pub(crate) ready: Ready,
+    /// What was asked for and cannot change while it runs.
+    fixed: Map<String, Value>,
     /// What each setting is, and who said so.
     settings: Vec<effective::Setting>,
 }
@@ -126,12 +131,24 @@ impl Config {
         };
         let of_file = file.as_ref().map(|file| &file.options);
         let key_log = key_log(args, file.as_ref(), before)?;
+        let user = args
+            .server
+            .user
+            .clone()
+            .or_else(|| of_file.and_then(|options| options.user.clone()));
+        let user = user
+            .map(|name| User::find(&name))
+            .transpose()
+            .map_err(ConfigError::User)?;
         let layers = Layers::of(args.listener.clone(), file.as_ref())?;
         for file in layers.iter().flat_map(|layers| layers.merged.files()) {
             files.note(&file);
         }
         let mut listeners: Vec<ListenerConfig> = Vec::new();
-        for (layers, service) in layers.iter().zip(services(&layers, before)?) {
+        for (layers, service) in layers
+            .iter()
+            .zip(services(&layers, user.is_some(), before)?)
+        {
             let listen = layers.address()?;
             if let Some(other) = listeners.iter().find(|other| overlap(other.listen, listen)) {
                 let (address, other) = (listen, other.listen);
@@ -149,8 +166,16 @@ impl Config {
             };
             let ready = listener::ready(&layers.merged, surroundings)
                 .map_err(|mistake| layers.refuse(mistake))?;
+            if user.is_some()
+                && privilege::needs_root(listen)
+                && ready.dtls.transport() == dtls::Transport::Connected
+            {
+                let (port, start) = (listen.port(), privilege::unprivileged_port_start());
+                return Err(layers.refuse(Problem::PrivilegedPort { port, start }.of("transport")));
+            }
             listeners.push(ListenerConfig {
                 listen,
+                fixed: layers.only(&FIXED),
                 settings: layers.settings(listen, service.max_connections, ready.client_auth),
                 service: service.service,
                 stats: service.stats,
@@ -158,15 +183,7 @@ impl Config {
                 ready,
             });
         }
-        let user = args
-            .server
-            .user
-            .clone()
-            .or_else(|| of_file.and_then(|options| options.user.clone()));
-        let user = user
-            .map(|name| User::find(&name))
-            .transpose()
-            .map_err(ConfigError::User)?;
+        secrets::warn_of_readers(layers.iter().map(|layers| &layers.merged));
         let metrics = args
             .server
             .metrics
@@ -186,32 +203,23 @@ impl Config {
         })
     }
 
-    /// The settings that differ from `before`, whose place this takes, and need a new start.
-    pub(crate) fn later(&self, before: &Self) -> Vec<String> {
-        let mut later = Vec::new();
-        if self.drain_timeout != before.drain_timeout {
-            later.push("drain-timeout".to_owned());
-        }
-        let user = |config: &Self| config.user.as_ref().map(|user| user.name().to_owned());
-        if user(self) != user(before) {
-            later.push("user".to_owned());
-        }
-        if self.metrics != before.metrics {
-            later.push("metrics".to_owned());
-        }
-        for (now, then) in self.listeners.iter().zip(&before.listeners) {
-            for key in FIXED {
-                let of = |listener: &ListenerConfig| {
-                    let mut settings = listener.settings.iter();
-                    let found = settings.find(|setting| setting.key == key);
-                    found.map(|setting| setting.value.clone())
-                };
-                if of(now) != of(then) {
-                    later.push(format!("{key} of the listener at {}", now.listen));
-                }
+    /// What cannot change while the server runs, by the name it is told by.
+    pub(crate) fn fixed(&self) -> BTreeMap<String, Value> {
+        let mut fixed = BTreeMap::new();
+        let time = humantime::format_duration(self.drain_timeout).to_string();
+        fixed.insert("drain-timeout".to_owned(), time.into());
+        fixed.insert("user".to_owned(), self.user.as_ref().map(User::name).into());
+        let metrics = self.metrics.map(|address| address.to_string());
+        fixed.insert("metrics".to_owned(), metrics.into());
+        for listener in &self.listeners {
+            for (key, value) in &listener.fixed {
+                fixed.insert(
+                    format!("{key} of the listener at {}", listener.listen),
+                    value.clone(),
+                );
             }
         }
-        later
+        fixed
     }
 }
 
@@ -222,8 +230,13 @@ struct Serving {
     max_connections: usize,
 }
 
-/// Looks up what is behind each listener, or goes on with what is there.
-fn services(layers: &[Layers<'_>], before: Option<&Config>) -> Result<Vec<Serving>, Failure> {
+/// Looks up what is behind each listener. A running server goes on with what is there, and only
+/// looks whether the next start will find no fault with what has changed.
+fn services(
+    layers: &[Layers<'_>],
+    becomes_another_user: bool,
+    before: Option<&Config>,
+) -> Result<Vec<Serving>, Failure> {
     if let Some(before) = before {
         if before.listeners.len() != layers.len() {
             return Err(ConfigError::OtherListeners {
@@ -232,6 +245,10 @@ fn services(layers: &[Layers<'_>], before: Option<&Config>) -> Result<Vec<Servin
             }
             .into());
         }
+        let mut both = layers.iter().zip(&before.listeners);
+        if both.any(|(layers, before)| layers.only(&FIXED) != before.fixed) {
+            fresh_services(layers, becomes_another_user)?;
+        }
         let serving = |listener: &ListenerConfig| Serving {
             service: listener.service.clone(),
             stats: Arc::clone(&listener.stats),
@@ -239,6 +256,13 @@ fn services(layers: &[Layers<'_>], before: Option<&Config>) -> Result<Vec<Servin
         };
         return Ok(before.listeners.iter().map(serving).collect());
     }
+    fresh_services(layers, becomes_another_user)
+}
+
+fn fresh_services(
+    layers: &[Layers<'_>],
+    becomes_another_user: bool,
+) -> Result<Vec<Serving>, Failure> {
     let mut services = Vec::new();
     for layers in layers {
         let stats = Arc::new(Stats::default());
@@ -250,7 +274,7 @@ fn services(layers: &[Layers<'_>], before: Option<&Config>) -> Result<Vec<Servin
         .iter()
         .map(|(service, _)| service.needs())
         .collect();
-    let most = share_connections(layers, &needs)?;
+    let most = share_connections(layers, &needs, becomes_another_user)?;
     Ok(services
         .into_iter()
         .zip(most)
@@ -308,14 +332,20 @@ fn open_key_log(
 }
 
 /// How many connections each listener may have. Those that do not say share what the system carries.
-fn share_connections(layers: &[Layers<'_>], needs: &[Needs]) -> Result<Vec<usize>, Failure> {
+fn share_connections(
+    layers: &[Layers<'_>],
+    needs: &[Needs],
+    becomes_another_user: bool,
+) -> Result<Vec<usize>, Failure> {
     // As if all connections were of the neediest.
     let descriptors = needs.iter().map(|needs| needs.descriptors).max();
     let needs = Needs {
         descriptors: descriptors.unwrap_or(0),
         local_ports: needs.iter().any(|needs| needs.local_ports),
     };
-    let limit = |asked| limits::max_connections(asked, needs).map_err(StartError::Limit);
+    let limit = |asked| {
+        limits::max_connections(asked, needs, becomes_another_user).map_err(StartError::Limit)
+    };
     let asked = |layers: &Layers<'_>| layers.merged.max_connections;
     if let [only] = layers {
         return Ok(vec![limit(asked(only))?]);

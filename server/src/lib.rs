@@ -36,11 +36,11 @@ mod logging;
 mod error;
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use dtls::{DtlsListener, Transport};
+use dtls::DtlsListener;
 use log::Level;
 
 pub use cli::Args;
@@ -52,7 +52,6 @@ use error::{Failure, StartError};
 use listener::{Bound, Running};
 use logging::say;
 use ops::Ops;
-use privilege::PrivilegeError;
 use shutdown::Cause;
 use worker::Context;
 
@@ -114,10 +113,10 @@ fn serve(config: Config, args: Args, adjust: &Adjust) -> Result<(), Failure> {
         .map_err(StartError::Thread)?;
     let ops = Ops::new(running.iter().map(Running::watched).collect());
     if let Some(pages) = pages {
-        ops.serve(&pages).map_err(StartError::Thread)?;
+        let address = pages.local_addr().map_err(StartError::Thread)?;
+        ops.serve(pages).map_err(StartError::Thread)?;
         ready.push(format!(
-            "operations pages at http://{}/metrics, /health, /ready, /status",
-            pages.local_addr().map_err(StartError::Thread)?
+            "operations pages at http://{address}/metrics, /health, /ready, /status"
         ));
     }
     // Only now: whoever waits for these lines finds every thread at work.
@@ -150,15 +149,9 @@ fn serve(config: Config, args: Args, adjust: &Adjust) -> Result<(), Failure> {
 /// # Errors
 /// The system refuses a port, or there is no giving up.
 fn bind(config: &Config) -> Result<(Vec<DtlsListener>, Option<TcpListener>), StartError> {
-    let start = privilege::unprivileged_port_start();
-    let needs_root = |address: SocketAddr| (1..start).contains(&address.port());
     let mut sockets: Vec<Option<DtlsListener>> = Vec::new();
     for listener in &config.listeners {
-        let port = listener.listen.port();
-        let now = config.user.is_some() && needs_root(listener.listen);
-        if now && listener.ready.dtls.transport() == Transport::Connected {
-            return Err(PrivilegeError::Port { port, start }.into());
-        }
+        let now = config.user.is_some() && privilege::needs_root(listener.listen);
         sockets.push(now.then(|| listener.bind()).transpose()?);
     }
     let pages = config

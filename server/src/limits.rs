@@ -1,11 +1,15 @@
 //! How many connections the system's limits carry. Main thread, at the start.
 
+mod threads;
+
 use std::io;
 use std::num::NonZeroUsize;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::service::{Needs, port_range};
+
+use threads::ThreadLimit;
 
 /// Without a number asked for, not more than this.
 const DEFAULT_MAX: usize = 10_000;
@@ -21,6 +25,10 @@ const HANDSHAKES_AT_ONCE: u64 = 1024;
 
 /// Memory mappings beside those of threads; a thread has two, its stack and the guard page.
 const RESERVED_MAPPINGS: u64 = 1024;
+
+/// Threads beside those of connections: one for each listener and for each name that is looked up,
+/// and a handful for the whole process.
+const RESERVED_THREADS: u64 = 64;
 
 /// A limit that cannot carry the connections asked for.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +47,21 @@ pub(crate) enum LimitError {
         needed: u64,
         /// The hard limit.
         limit: u64,
+    },
+    /// Too few threads.
+    #[error(
+        "--max-connections {asked} needs {needed} threads, {} leaves {} of {}; raise it ({}) or ask \
+         for {} at most",
+        limit.kind, limit.left(), limit.limit, limit.remedy(*needed),
+        connections_within_threads(limit.left())
+    )]
+    Threads {
+        /// Connections asked for.
+        asked: usize,
+        /// Threads they need.
+        needed: u64,
+        /// The tightest limit.
+        limit: ThreadLimit,
     },
     /// Too few memory mappings.
     #[error(
@@ -71,19 +94,24 @@ pub(crate) enum LimitError {
     Unknown(io::Error),
 }
 
-/// Raises the soft limit on descriptors to the hard one, and says how many connections to allow.
+/// Raises the soft limits on descriptors and threads to the hard ones, and says how many connections
+/// to allow. The limit on a user's threads holds for whom the process is to become.
 ///
 /// # Errors
 /// More were asked for than a limit carries.
 pub(crate) fn max_connections(
     asked: Option<NonZeroUsize>,
     needs: Needs,
+    becomes_another_user: bool,
 ) -> Result<usize, LimitError> {
     let descriptors = raise_descriptors().map_err(|errno| LimitError::Unknown(errno.into()))?;
     let limits = Limits {
         descriptors,
         mappings: mappings(),
         ports: port_range(),
+        threads: threads::limits(becomes_another_user)
+            .into_iter()
+            .min_by_key(ThreadLimit::left),
     };
     decide(asked, limits, needs)
 }
@@ -94,6 +122,8 @@ struct Limits {
     descriptors: u64,
     mappings: u64,
     ports: u64,
+    /// The tightest of those on threads.
+    threads: Option<ThreadLimit>,
 }
 
 fn decide(asked: Option<NonZeroUsize>, limits: Limits, needs: Needs) -> Result<usize, LimitError> {
@@ -104,8 +134,10 @@ fn decide(asked: Option<NonZeroUsize>, limits: Limits, needs: Needs) -> Result<u
         u64::MAX
     };
     let most = connections_within_descriptors(limits.descriptors, each);
+    let threads = limits.threads.map_or(u64::MAX, |limit| limit.left());
     let Some(asked) = asked.map(NonZeroUsize::get) else {
         let carried = most
+            .min(connections_within_threads(threads))
             .min(connections_within_mappings(limits.mappings))
             .min(ports);
         return Ok(usize::try_from(carried)
@@ -123,6 +155,14 @@ fn decide(asked: Option<NonZeroUsize>, limits: Limits, needs: Needs) -> Result<u
             asked,
             needed,
             limit: limits.descriptors,
+        });
+    }
+    let needed = wanted.saturating_add(RESERVED_THREADS);
+    if let Some(limit) = limits.threads.filter(|limit| needed > limit.left()) {
+        return Err(LimitError::Threads {
+            asked,
+            needed,
+            limit,
         });
     }
     let needed = wanted.saturating_mul(2).saturating_add(RESERVED_MAPPINGS);
@@ -152,6 +192,10 @@ fn connections_within_descriptors(limit: u64, each: u64) -> u64 {
     }
 }
 
+fn connections_within_threads(left: u64) -> u64 {
+    left.saturating_sub(RESERVED_THREADS)
+}
+
 fn connections_within_mappings(limit: u64) -> u64 {
     limit.saturating_sub(RESERVED_MAPPINGS) / 2
 }
@@ -175,6 +219,7 @@ fn mappings() -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use super::threads::Kind;
     use super::*;
 
     fn asked(n: usize) -> Option<NonZeroUsize> {
@@ -186,6 +231,7 @@ mod tests {
             descriptors,
             mappings,
             ports: 28_232,
+            threads: None,
         }
     }
 
@@ -229,6 +275,37 @@ mod tests {
             decide(asked(513), limits(u64::MAX, 2049), ECHO),
             Err(LimitError::Mappings { .. })
         ));
+    }
+
+    #[test]
+    fn a_limit_on_threads_is_named_with_what_would_raise_it() {
+        for (kind, words) in [
+            (Kind::Nproc, ["RLIMIT_NPROC", "ulimit -Hu 10164"]),
+            (Kind::PidsMax, ["pids.max", "TasksMax=10164"]),
+            (
+                Kind::ThreadsMax,
+                ["kernel.threads-max", "sysctl kernel.threads-max=10164"],
+            ),
+            (
+                Kind::PidMax,
+                ["kernel.pid_max", "sysctl kernel.pid_max=10164"],
+            ),
+        ] {
+            let few = Limits {
+                threads: Some(ThreadLimit {
+                    kind,
+                    limit: 5000,
+                    others: 100,
+                }),
+                ..limits(u64::MAX, u64::MAX)
+            };
+            assert_eq!(decide(None, few, ECHO).unwrap(), 4836);
+            assert_eq!(decide(asked(4836), few, ECHO).unwrap(), 4836);
+            let refused = decide(asked(10_000), few, ECHO).unwrap_err().to_string();
+            for word in [words[0], words[1], "leaves 4900 of 5000", "4836 at most"] {
+                assert!(refused.contains(word), "{word}: {refused}");
+            }
+        }
     }
 
     #[test]

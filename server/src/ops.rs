@@ -1,5 +1,5 @@
 //! What a running server tells the people who run it: metrics, health, readiness and status over
-//! HTTP on an address of its own, and the command that reads it. Two threads, which only look.
+//! HTTP on an address of its own, and the command that reads it. A thread, which only looks.
 
 mod http;
 mod metrics;
@@ -17,9 +17,6 @@ use std::time::Instant;
 use crate::listener::{Counters, Watched};
 
 pub(crate) use top::{Top, TopError};
-
-/// One slow reader leaves another thread to answer; both are bounded in time.
-const THREADS: usize = 2;
 
 /// What is told of the server.
 #[derive(Debug)]
@@ -52,14 +49,13 @@ impl Ops {
     ///
     /// # Errors
     /// The system allows no further thread or descriptor.
-    pub(crate) fn serve(self: &Arc<Self>, listener: &TcpListener) -> io::Result<()> {
-        for _ in 0..THREADS {
-            let (ops, listener) = (Arc::clone(self), listener.try_clone()?);
-            thread::Builder::new()
-                .name("operations".to_owned())
-                .spawn(move || http::serve(&listener, |path| ops.answer(path)))?;
-        }
-        Ok(())
+    pub(crate) fn serve(self: &Arc<Self>, listener: TcpListener) -> io::Result<()> {
+        listener.set_nonblocking(true)?;
+        let ops = Arc::clone(self);
+        thread::Builder::new()
+            .name("operations".to_owned())
+            .spawn(move || http::serve(&listener, |path| ops.answer(path)))
+            .map(drop)
     }
 
     fn answer(&self, path: &str) -> Option<http::Answer> {

@@ -7,6 +7,7 @@
 
 use std::ffi::CString;
 use std::fs;
+use std::net::SocketAddr;
 
 use nix::errno::Errno;
 use nix::sys::prctl::set_no_new_privs;
@@ -41,18 +42,6 @@ pub(crate) enum PrivilegeError {
     Root {
         /// As it was typed.
         name: String,
-    },
-    /// A port that only root may bind, for each connection.
-    #[error(
-        "--user: port {port} is for the privileged (net.ipv4.ip_unprivileged_port_start is {start}), \
-         and every connection binds it again; add --transport shared to that listener, or choose a \
-         higher port"
-    )]
-    Port {
-        /// The listener's port.
-        port: u16,
-        /// The lowest port for everybody.
-        start: u16,
     },
     /// Another user started the server.
     #[error(
@@ -177,6 +166,11 @@ fn capable() -> bool {
         let line = status.lines().find_map(|line| line.strip_prefix(set));
         line.is_none_or(|mask| mask.trim().chars().any(|digit| digit != '0'))
     })
+}
+
+/// Whether only root may bind it.
+pub(crate) fn needs_root(address: SocketAddr) -> bool {
+    (1..unprivileged_port_start()).contains(&address.port())
 }
 
 /// The lowest port that everybody may bind (`ip(7)`).

@@ -8,6 +8,7 @@
 //!                                            start)             says why
 //! ```
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::AsFd as _;
 use std::path::PathBuf;
@@ -19,6 +20,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use serde_json::Value;
 
 use crate::cli::Args;
 use crate::config::{Adjust, Config, Stamps};
@@ -57,6 +59,7 @@ pub(crate) fn start(
 ) -> io::Result<()> {
     let changes = Changes::new(config.files.clone());
     let reloader = Reloader {
+        running: config.fixed(),
         args,
         adjust,
         config,
@@ -72,8 +75,10 @@ pub(crate) fn start(
 struct Reloader {
     args: Args,
     adjust: Adjust,
-    /// What is in use.
+    /// What new connections get.
     config: Config,
+    /// With what the server was started, of that which only a start can change.
+    running: BTreeMap<String, Value>,
     /// In the order of the configuration.
     listeners: Vec<ListenerHandle>,
     changes: Changes,
@@ -112,7 +117,10 @@ impl Reloader {
                     listener.stats.count(Counter::Reloads);
                 }
                 say(Level::Info, &format!("reloaded for new connections: {why}"));
-                for later in config.later(&self.config) {
+                let asked = config.fixed();
+                let names: BTreeSet<_> = self.running.keys().chain(asked.keys()).collect();
+                let later = |name: &&String| self.running.get(*name) != asked.get(*name);
+                for later in names.into_iter().filter(later) {
                     say(
                         Level::Warn,
                         &format!("{later} takes effect with the next start only"),

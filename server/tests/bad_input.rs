@@ -12,6 +12,7 @@ use std::process::Command;
 
 use common::{Finished, Pki, Program, Server, command};
 use dtls_certs::Profile;
+use nix::unistd::geteuid;
 
 /// Runs the server with arguments that must not start it.
 #[track_caller]
@@ -264,6 +265,29 @@ fn more_connections_than_descriptors_are_refused_with_the_number_that_fits() {
         "256",
         "ulimit",
         "64 at most",
+    ];
+    assert_refused(shell, 3, &words);
+}
+
+#[test]
+fn more_connections_than_threads_are_refused_with_the_number_that_fits() {
+    let mut shell = Command::new("sh");
+    let program = env!("CARGO_BIN_EXE_dtls-server");
+    // POSIX has no such option of ulimit, and shells have different ones.
+    let script = r#"ulimit -u 100 2>/dev/null || ulimit -p 100; exec "$@""#;
+    shell.args(["-c", script, "sh", program]);
+    shell.args(["--listen", "127.0.0.1:0", "--max-connections", "37"]);
+    if geteuid().is_root() {
+        // The limit does not hold for root.
+        shell.args(["--user", "nobody"]);
+    }
+    let words = [
+        "--max-connections 37",
+        "101 threads",
+        "RLIMIT_NPROC",
+        "leaves 100 of 100",
+        "ulimit -Hu 101",
+        "36 at most",
     ];
     assert_refused(shell, 3, &words);
 }

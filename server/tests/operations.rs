@@ -8,7 +8,7 @@ mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixDatagram;
 
@@ -301,7 +301,7 @@ fn readiness_ends_with_the_signal_and_health_with_the_process() {
 }
 
 #[test]
-fn other_requests_are_refused_and_silent_readers_block_nobody() {
+fn other_requests_are_refused() {
     let pki = Pki::new();
     let operated = serve(&pki, &[]);
     for (request, status) in [
@@ -317,14 +317,40 @@ fn other_requests_are_refused_and_silent_readers_block_nobody() {
     }
     let head = ask(operated.pages, "HEAD /metrics HTTP/1.1\r\nHost: a\r\n\r\n");
     assert!(head.ends_with("\r\n\r\n"), "{head}");
-    let _silent: Vec<_> = (0..4)
-        .map(|_| TcpStream::connect(operated.pages).unwrap())
-        .collect();
-    assert_eq!(operated.get("/health").0, 200);
     // A request without end.
     let mut endless = TcpStream::connect(operated.pages).unwrap();
     while endless.write_all(&[b'a'; 4096]).is_ok() {}
     assert_eq!(operated.get("/health").0, 200);
+}
+
+#[test]
+fn idle_readers_hold_neither_the_pages_nor_their_connections() {
+    let pki = Pki::new();
+    let operated = serve(&pki, &[]);
+    let silent = || TcpStream::connect(operated.pages).unwrap();
+    let mut first: Vec<_> = (0..10).map(|_| silent()).collect();
+    assert_eq!(operated.get("/health").0, 200);
+    for stream in &mut first {
+        // Still open: the answer did not wait for their end.
+        stream.set_nonblocking(true).unwrap();
+        let error = stream.read(&mut [0]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::WouldBlock);
+    }
+    // More than there is room for: the oldest pays.
+    let mut more: Vec<_> = (0..100).map(|_| silent()).collect();
+    assert_eq!(operated.get("/health").0, 200);
+    // Their time is up, also for those that say something now and then.
+    let dribble = more.pop().unwrap();
+    wait_until(
+        "the dribbling reader is cut off",
+        || (&dribble).write_all(b"G").is_err(),
+        |cut_off| *cut_off,
+    );
+    for mut stream in first.into_iter().chain(more) {
+        stream.set_nonblocking(false).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        assert_eq!(stream.read(&mut [0]).unwrap_or(0), 0, "closed unanswered");
+    }
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::fs;
 use std::process::Command;
 use std::time::Duration;
 
-use common::{PATIENCE, Pki, Program, Server, assert_echo};
+use common::{PATIENCE, Pki, Program, Server, assert_echo, command};
 use dtls::{ClientConfig, ClientConfigBuilder, DtlsConnector, HandshakeInfo, Liveness, PskKey};
 use dtls_certs::{Profile, Role};
 
@@ -80,16 +80,50 @@ fn a_pre_shared_key_stands_for_a_required_certificate() {
 }
 
 #[test]
-fn a_key_file_that_others_can_read_is_warned_of() {
+fn files_with_secrets_that_others_can_read_are_warned_of() {
     use std::os::unix::fs::PermissionsExt as _;
 
     let pki = Pki::new();
     let keys = psk_file(&pki, &format!("a:{KEY}\n"));
-    fs::set_permissions(&keys, fs::Permissions::from_mode(0o640)).unwrap();
-    let server = pki.serve(&["--psk-file", &keys]);
-    let finished = server.finish();
-    assert!(finished.stderr.contains("chmod 600"), "{finished:#?}");
-    assert_eq!(finished.stderr.lines().count(), 2, "{finished:#?}");
+    let shared = pki.private("shared-keys", &format!("1:{:064}\n", 7));
+    let (cert, key) = pki.files(Profile::SERVER);
+    let (named_cert, named_key) = pki.files(Profile::SERVER_WRONG_NAME);
+    let sni = format!("wrong-name.invalid={named_cert},{named_key}");
+    let arguments = [
+        &[
+            "--check",
+            "--listen",
+            "127.0.0.1:0",
+            "--cert",
+            &cert,
+            "--key",
+            &key,
+        ][..],
+        &["--psk-file", &keys, "--shared-keys", &shared, "--sni", &sni],
+    ]
+    .concat();
+    let checked = || {
+        let finished = Program::start(command(&arguments)).unwrap().finish();
+        assert_eq!(finished.status.code(), Some(0), "{finished:#?}");
+        finished.stderr
+    };
+    assert_eq!(checked(), "", "nobody else can read them");
+    for (file, harm) in [
+        (&keys, "pass for each client"),
+        (&shared, "read resumed connections"),
+        (&key, "pass for this server"),
+        (&named_key, "pass for this server"),
+    ] {
+        for (mode, readers) in [(0o640, "its whole group"), (0o604, "everybody")] {
+            fs::set_permissions(file, fs::Permissions::from_mode(mode)).unwrap();
+            let warning = checked();
+            assert_eq!(warning.lines().count(), 1, "{warning}");
+            for word in [readers, harm, &format!("chmod 600 {file}")] {
+                assert!(warning.contains(word), "{word}: {warning}");
+            }
+        }
+        fs::set_permissions(file, fs::Permissions::from_mode(0o600)).unwrap();
+    }
 }
 
 #[test]

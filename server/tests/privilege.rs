@@ -116,13 +116,14 @@ fn a_port_for_root_is_bound_before_root_is_given_up() {
         assert_nobody(&server);
     }
     // Each of its connections would bind the port again.
-    let refused = Program::start(command(with("127.0.0.1:853", "connected"))).unwrap();
-    let refused = refused.finish();
-    assert_eq!(refused.status.code(), Some(3), "{refused:#?}");
-    assert!(
-        refused.stderr.contains("--transport shared"),
-        "{refused:#?}"
-    );
+    for more in [&[][..], &["--check".to_owned()]] {
+        let arguments = [&with("127.0.0.1:853", "connected"), more].concat();
+        let refused = Program::start(command(arguments)).unwrap().finish();
+        assert_eq!(refused.status.code(), Some(2), "{refused:#?}");
+        for word in ["--transport: ", "port 853", "--transport shared"] {
+            assert!(refused.stderr.contains(word), "{word}: {refused:#?}");
+        }
+    }
 }
 
 #[test]

@@ -270,18 +270,21 @@ fn what_cannot_change_while_it_runs_is_named_and_the_rest_is_taken() {
     let pair = "cert = \"server.pem\"\nkey = \"server.key\"\n";
     let listener = format!("[[listener]]\nlisten = \"127.0.0.1:0\"\n{pair}");
     let mut server = serve(&pki, &listener);
+    let fixed = "service = \"discard\"\nmax-connections = 5\n";
     put(
         &pki,
         "server.toml",
-        format!("drain-timeout = \"7s\"\n{listener}service = \"discard\"\nalpn = [\"x\"]\n"),
+        format!("drain-timeout = \"7s\"\n{listener}{fixed}alpn = [\"x\"]\n"),
     );
     server.program.wait_for("reloaded for new connections");
-    server
-        .program
-        .wait_for("drain-timeout takes effect with the next start");
-    server
-        .program
-        .wait_for("service of the listener at 127.0.0.1:0 takes effect");
+    for named in [
+        "drain-timeout",
+        "max-connections of the listener at 127.0.0.1:0",
+        "service of the listener at 127.0.0.1:0",
+    ] {
+        let words = format!("{named} takes effect with the next start");
+        server.program.wait_for(&words);
+    }
     let client = pki.client().alpn(["x"]).build().unwrap();
     let mut stream = DtlsConnector::new(client)
         .connect("localhost", server.address)
@@ -296,6 +299,11 @@ fn what_cannot_change_while_it_runs_is_named_and_the_rest_is_taken() {
             "cannot move",
         ),
         (format!("{listener}alpnn = []\n"), "did you mean `alpn`"),
+        // What the next start would refuse is refused now.
+        (
+            format!("{listener}backend = \"127.0.0.1\"\n"),
+            "give HOST:PORT",
+        ),
     ] {
         put(&pki, "server.toml", text);
         let line = server.program.wait_for("everything stays as it was");
@@ -305,4 +313,27 @@ fn what_cannot_change_while_it_runs_is_named_and_the_rest_is_taken() {
     server.program.signal(Signal::SIGTERM);
     assert_eq!(receive(&mut stream), None);
     assert_eq!(server.program.finish().status.code(), Some(0));
+}
+
+#[test]
+fn what_a_start_would_change_is_told_until_the_file_says_again_what_runs() {
+    let pki = Pki::new();
+    pki.files(Profile::SERVER);
+    let listener = "[[listener]]\nlisten = \"127.0.0.1:0\"\ncert = \"server.pem\"\n\
+                    key = \"server.key\"\n";
+    let mut server = serve(&pki, listener);
+    for (drain, alpn, told) in [("7s", "a", true), ("7s", "b", true), ("5s", "c", false)] {
+        put(
+            &pki,
+            "server.toml",
+            format!("drain-timeout = \"{drain}\"\n{listener}alpn = [\"{alpn}\"]\n"),
+        );
+        server.program.wait_for("reloaded for new connections");
+        if told {
+            server.program.wait_for("drain-timeout takes effect");
+        }
+    }
+    let finished = server.finish();
+    let told = finished.stderr.matches("takes effect").count();
+    assert_eq!(told, 2, "{finished:#?}");
 }

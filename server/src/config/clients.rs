@@ -199,11 +199,5 @@ fn psk(options: &ListenerOptions) -> Result<Option<PskFile>, Mistake> {
         };
     };
     let keys = PskFile::read(path).map_err(|error| Problem::Psk(error).of("psk-file"))?;
-    if keys.exposed {
-        log::warn!(
-            "{} can be read by other users, who can then pass for each client; run: chmod 600 {0}",
-            path.display()
-        );
-    }
     Ok(Some(keys))
 }

@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use serde_json::{Map, Value};
+
 use super::effective::Setting;
 use super::file::ConfigFile;
 use super::listener::{Mistake, Problem};
@@ -61,6 +63,17 @@ impl<'a> Layers<'a> {
             preset,
             merged,
         }
+    }
+
+    /// Those of the settings, as they were asked for.
+    pub(super) fn only(&self, keys: &[&str]) -> Map<String, Value> {
+        let asked = ListenerOptions {
+            service: Some(service::name(&self.merged)),
+            ..self.merged.clone()
+        };
+        let mut asked = asked.said();
+        asked.retain(|key, _| keys.contains(&key.as_str()));
+        asked
     }
 
     /// Where to listen.

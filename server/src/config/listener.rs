@@ -162,6 +162,17 @@ pub(crate) enum Problem {
         /// The system's reason.
         source: io::Error,
     },
+    /// A port that only root may bind, for each connection.
+    #[error(
+        "port {port} is for the privileged (net.ipv4.ip_unprivileged_port_start is {start}), and every \
+         connection would bind it again after --user; add --transport shared, or choose a higher port"
+    )]
+    PrivilegedPort {
+        /// The listener's port.
+        port: u16,
+        /// The lowest port for everybody.
+        start: u16,
+    },
     /// No throw-away certificate.
     #[error("failed to make a throw-away certificate: {0}; give one with --cert and --key")]
     Throwaway(rcgen::Error),

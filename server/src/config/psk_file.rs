@@ -2,9 +2,7 @@
 //! the main thread, asked on the worker threads.
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::{self, Read as _};
-use std::os::unix::fs::MetadataExt as _;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use dtls::PskKey;
@@ -15,8 +13,6 @@ use sha2::{Digest as _, Sha256};
 pub(crate) struct PskFile {
     keys: HashMap<Vec<u8>, PskKey>,
     digest: [u8; 32],
-    /// Whether users other than the owner may read or write the file.
-    pub(super) exposed: bool,
 }
 
 /// Why a file of pre-shared keys is refused. No message holds any part of a key.
@@ -54,14 +50,10 @@ impl PskFile {
     /// # Errors
     /// The file cannot be read, holds no key, or a line of it is wrong.
     pub(crate) fn read(path: &Path) -> Result<Self, PskFileError> {
-        let unreadable = |source| PskFileError::Read {
+        let text = std::fs::read_to_string(path).map_err(|source| PskFileError::Read {
             path: path.to_owned(),
             source,
-        };
-        let mut file = File::open(path).map_err(unreadable)?;
-        let mode = file.metadata().map_err(unreadable)?.mode();
-        let mut text = String::new();
-        file.read_to_string(&mut text).map_err(unreadable)?;
+        })?;
         let keys = parse(&text).map_err(|(line, problem)| PskFileError::Line {
             path: path.to_owned(),
             line,
@@ -73,7 +65,6 @@ impl PskFile {
         Ok(Self {
             keys,
             digest: Sha256::digest(&text).into(),
-            exposed: mode & 0o077 != 0,
         })
     }
 

@@ -1,12 +1,17 @@
 //! As much HTTP/1.1 as a scraper and a probe need: GET and HEAD of a few pages, one request a
-//! connection. Operations threads.
+//! connection. Operations thread.
 //!
-//! Whoever can reach the port can waste a thread's time, so everything is bounded: the request in
-//! bytes, and the whole exchange in time.
+//! Whoever can reach the port can open connections and say nothing, so everything is bounded: the
+//! request in bytes, the whole exchange in time, the connections in number. Nobody waits for a slow
+//! one: the thread waits for all at once, and where there are too many the oldest makes room.
 
-use std::io::{self, Read as _, Write as _};
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::complaint::Complaint;
 
@@ -15,8 +20,11 @@ const LONGEST_REQUEST: usize = 8 * 1024;
 
 const MOST_HEADERS: usize = 64;
 
-/// How long a request may take to arrive, and its answer to leave.
+/// How long an exchange may take, from the first byte to the last.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Connections at once.
+const MOST_EXCHANGES: usize = 64;
 
 /// After a failed accept, as when no descriptor is left, the next try waits for this long.
 const BACK_OFF: Duration = Duration::from_millis(100);
@@ -58,25 +66,142 @@ impl Answer {
     }
 }
 
-/// Answers one request after the other, for ever. `page` knows the pages.
+/// Answers requests for ever. `page` knows the pages.
 pub(super) fn serve(listener: &TcpListener, page: impl Fn(&str) -> Option<Answer>) {
     static COMPLAINT: Complaint = Complaint::new();
+    let mut exchanges = VecDeque::new();
     loop {
-        match listener.accept() {
-            // A reader that goes away or dawdles is its own loss.
-            Ok((stream, _)) => drop(exchange(stream, &page)),
+        let (some_come, ready) = match wait(listener, &exchanges) {
+            Ok(ready) => ready,
             Err(error) => {
                 COMPLAINT.make(&format_args!("cannot answer on --metrics: {error}"));
                 std::thread::park_timeout(BACK_OFF);
+                continue;
+            }
+        };
+        let now = clock();
+        let mut ready = ready.into_iter();
+        // A reader that goes away or dawdles is its own loss.
+        exchanges.retain_mut(|exchange: &mut Exchange| {
+            let ready = ready.next().unwrap_or(false);
+            now < exchange.deadline && (!ready || exchange.go_on(&page).unwrap_or(false))
+        });
+        if some_come {
+            match listener
+                .accept()
+                .and_then(|(stream, _)| Exchange::new(stream, now))
+            {
+                Ok(exchange) => {
+                    if exchanges.len() == MOST_EXCHANGES {
+                        exchanges.pop_front();
+                    }
+                    exchanges.push_back(exchange);
+                }
+                // Gone before it was accepted.
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) => {
+                    COMPLAINT.make(&format_args!("cannot answer on --metrics: {error}"));
+                    std::thread::park_timeout(BACK_OFF);
+                }
             }
         }
     }
 }
 
-fn exchange(mut stream: TcpStream, page: impl Fn(&str) -> Option<Answer>) -> io::Result<()> {
-    stream.set_write_timeout(Some(PATIENCE))?;
-    let head = read_head(&mut stream)?;
-    let (answer, with_body) = answer(&head, page);
+/// Waits until a connection comes, one goes on, or the oldest has had its time; says which.
+fn wait(listener: &TcpListener, exchanges: &VecDeque<Exchange>) -> io::Result<(bool, Vec<bool>)> {
+    let mut waiting = vec![PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
+    waiting.extend(exchanges.iter().map(|exchange| {
+        let flags = match exchange.turn {
+            Turn::Request(_) => PollFlags::POLLIN,
+            Turn::Answer { .. } => PollFlags::POLLOUT,
+        };
+        PollFd::new(exchange.stream.as_fd(), flags)
+    }));
+    let left = exchanges.front().map(|oldest| {
+        let left = oldest.deadline.saturating_duration_since(clock());
+        // Rounded up: not to wake before there is something to do.
+        PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
+    });
+    match poll(&mut waiting, left.unwrap_or(PollTimeout::NONE)) {
+        Ok(_) | Err(nix::Error::EINTR) => {}
+        Err(errno) => return Err(errno.into()),
+    }
+    let mut ready = waiting
+        .iter()
+        .map(|descriptor| descriptor.any() != Some(false));
+    let some_come = ready.next().unwrap_or(false);
+    Ok((some_come, ready.collect()))
+}
+
+/// One request and its answer.
+struct Exchange {
+    /// Does not block.
+    stream: TcpStream,
+    deadline: Instant,
+    turn: Turn,
+}
+
+/// Whose turn it is.
+enum Turn {
+    /// The reader's: what has come of its request.
+    Request(Vec<u8>),
+    /// Ours.
+    Answer { bytes: Vec<u8>, sent: usize },
+}
+
+impl Exchange {
+    fn new(stream: TcpStream, now: Instant) -> io::Result<Self> {
+        stream.set_nonblocking(true)?;
+        Ok(Self {
+            stream,
+            deadline: now + PATIENCE,
+            turn: Turn::Request(Vec::new()),
+        })
+    }
+
+    /// Does what can be done without waiting; `false` at the end.
+    fn go_on(&mut self, page: impl Fn(&str) -> Option<Answer>) -> io::Result<bool> {
+        if let Turn::Request(head) = &mut self.turn {
+            let mut buffer = [0; 1024];
+            let ended = match self.stream.read(&mut buffer) {
+                Ok(length) => {
+                    head.extend_from_slice(&buffer[..length]);
+                    length == 0
+                }
+                Err(error) if is_later(&error) => return Ok(true),
+                Err(error) => return Err(error),
+            };
+            if !ended && !is_complete(head) && head.len() < LONGEST_REQUEST {
+                return Ok(true);
+            }
+            let bytes = respond(head, page);
+            self.turn = Turn::Answer { bytes, sent: 0 };
+        }
+        if let Turn::Answer { bytes, sent } = &mut self.turn {
+            match self.stream.write(&bytes[*sent..]) {
+                Ok(length) => *sent += length,
+                Err(error) if is_later(&error) => {}
+                Err(error) => return Err(error),
+            }
+            return Ok(*sent < bytes.len());
+        }
+        Ok(true)
+    }
+}
+
+fn is_later(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
+}
+
+/// Whether the empty line has come that ends a request without a body.
+fn is_complete(head: &[u8]) -> bool {
+    head.windows(4).any(|end| end == b"\r\n\r\n")
+}
+
+/// The bytes of the answer to a request.
+fn respond(head: &[u8], page: impl Fn(&str) -> Option<Answer>) -> Vec<u8> {
+    let (answer, with_body) = answer(head, page);
     let Answer {
         status,
         content_type,
@@ -90,7 +215,15 @@ fn exchange(mut stream: TcpStream, page: impl Fn(&str) -> Option<Answer>) -> io:
     if with_body {
         response.push_str(&body);
     }
-    stream.write_all(response.as_bytes())
+    response.into_bytes()
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "an exchange must end in real time"
+)]
+fn clock() -> Instant {
+    Instant::now()
 }
 
 /// The answer to a request, and whether its body is wanted.
@@ -120,28 +253,6 @@ fn answer(head: &[u8], page: impl Fn(&str) -> Option<Answer>) -> (Answer, bool) 
             true,
         ),
     }
-}
-
-/// Reads up to the empty line that ends a request without a body.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a request that comes in drops must end in time"
-)]
-fn read_head(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
-    let deadline = Instant::now() + PATIENCE;
-    let (mut head, mut buffer) = (Vec::new(), [0; 1024]);
-    while !head.windows(4).any(|end| end == b"\r\n\r\n") && head.len() < LONGEST_REQUEST {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
-        stream.set_read_timeout(Some(left))?;
-        match stream.read(&mut buffer)? {
-            0 => break,
-            length => head.extend_from_slice(&buffer[..length]),
-        }
-    }
-    Ok(head)
 }
 
 #[cfg(test)]

@@ -62,9 +62,8 @@ impl Pki {
     pub(crate) fn files(&self, profile: Profile) -> (String, String) {
         let leaf = self.pki.issue(profile).unwrap();
         let certificate = self.path(&format!("{}.pem", profile.name));
-        let key = self.path(&format!("{}.key", profile.name));
         fs::write(&certificate, leaf.chain_pem).unwrap();
-        fs::write(&key, leaf.key_pem).unwrap();
+        let key = self.private(&format!("{}.key", profile.name), &leaf.key_pem);
         (certificate, key)
     }
 
