@@ -29,6 +29,7 @@ pub(crate) use identity::fingerprint;
 pub use identity::{Identity, TrustAnchors};
 pub(crate) use server::Successor;
 pub use server::{ClientAuth, ServerConfig, ServerConfigBuilder};
+pub use sni::ByName;
 pub(crate) use suites::Proofs;
 pub use suites::Suites;
 

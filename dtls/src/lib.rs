@@ -62,8 +62,8 @@ pub mod fuzzing;
 #[cfg(feature = "testing")]
 pub use config::Safeguard;
 pub use config::{
-    ClientAuth, ClientConfig, ClientConfigBuilder, Identity, KeyLog, PortSharing, ServerConfig,
-    ServerConfigBuilder, ServerTrust, Suites, Transport, TrustAnchors,
+    ByName, ClientAuth, ClientConfig, ClientConfigBuilder, Identity, KeyLog, PortSharing,
+    ServerConfig, ServerConfigBuilder, ServerTrust, Suites, Transport, TrustAnchors,
 };
 pub use core::Liveness;
 pub use error::{

@@ -83,9 +83,10 @@ pub(crate) struct ListenerConfig {
 }
 
 /// Settings of a listener that do not change while it runs.
-const FIXED: [&str; 11] = [
+const FIXED: [&str; 12] = [
     "service",
     "backend",
+    "sni-backend",
     "proxy-protocol",
     "syslog-frames",
     "idle-counts",
@@ -131,15 +132,7 @@ impl Config {
         };
         let of_file = file.as_ref().map(|file| &file.options);
         let key_log = key_log(args, file.as_ref(), before)?;
-        let user = args
-            .server
-            .user
-            .clone()
-            .or_else(|| of_file.and_then(|options| options.user.clone()));
-        let user = user
-            .map(|name| User::find(&name))
-            .transpose()
-            .map_err(ConfigError::User)?;
+        let user = user(args, file.as_ref())?;
         let layers = Layers::of(args.listener.clone(), file.as_ref())?;
         for file in layers.iter().flat_map(|layers| layers.merged.files()) {
             files.note(&file);
@@ -284,6 +277,20 @@ fn fresh_services(
             max_connections,
         })
         .collect())
+}
+
+/// Whom to become, if anybody.
+fn user(args: &Args, file: Option<&ConfigFile>) -> Result<Option<User>, ConfigError> {
+    let of_file = file.and_then(|file| Some((file, file.options.user.as_ref()?)));
+    let (name, place) = match (&args.server.user, of_file) {
+        (Some(name), _) => (name, "--user: ".to_owned()),
+        (None, Some((file, name))) => (name, file.place(None, "user") + "user: "),
+        (None, None) => return Ok(None),
+    };
+    let found = User::find(name);
+    found
+        .map(Some)
+        .map_err(|problem| ConfigError::User { place, problem })
 }
 
 /// The key log, if there is to be one.

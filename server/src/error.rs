@@ -77,8 +77,13 @@ pub(crate) enum ConfigError {
         problem: Problem,
     },
     /// Nobody to become.
-    #[error(transparent)]
-    User(PrivilegeError),
+    #[error("{place}{problem}")]
+    User {
+        /// Where the name was given.
+        place: String,
+        /// What is wrong with it and what to do.
+        problem: PrivilegeError,
+    },
     /// The key log cannot be written.
     #[error(
         "{place}cannot write the key log {}: {source}; choose another file",

@@ -30,15 +30,13 @@ pub(crate) struct User {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PrivilegeError {
     /// A name that means nothing.
-    #[error("--user {name}: there is no such user; make one: useradd --system {name}")]
+    #[error("{name}: there is no such user; make one: useradd --system {name}")]
     Nobody {
         /// As it was typed.
         name: String,
     },
     /// The name of root.
-    #[error(
-        "--user {name}: that gives nothing up; name a user without privileges, or leave it out"
-    )]
+    #[error("{name}: that gives nothing up; name a user without privileges, or leave it out")]
     Root {
         /// As it was typed.
         name: String,

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use forward::ConnectError;
 pub(crate) use forward::{
-    Backend, Forward, IdleCounts, ProxyProtocol, SyslogFrames, port_range, port_usage,
+    Backend, Backends, Forward, IdleCounts, ProxyProtocol, SyslogFrames, port_range, port_usage,
 };
 
 /// The services, as they are typed.
@@ -54,7 +54,7 @@ impl fmt::Display for Service {
             Self::Echo => f.write_str("echo"),
             Self::Discard => f.write_str("discard"),
             Self::Chargen => f.write_str("chargen"),
-            Self::Forward(forward) => write!(f, "forward to {}", forward.backend()),
+            Self::Forward(forward) => write!(f, "forward to {}", forward.backends()),
         }
     }
 }

@@ -136,6 +136,23 @@ fn settings_that_contradict_each_other_are_refused_with_the_remedy() {
             ["--sni: ", "127.0.0.1", "host name"],
         ),
         (
+            vec!["--sni-backend", "a=127.0.0.1:1"],
+            ["--sni-backend: ", "no effect", "forward"],
+        ),
+        (
+            vec!["--backend", "127.0.0.1:1", "--sni-backend", "a=127.0.0.1"],
+            ["--sni-backend: ", "127.0.0.1", "HOST:PORT"],
+        ),
+        (
+            vec![
+                "--backend",
+                "127.0.0.1:1",
+                "--sni-backend",
+                "10.0.0.1=127.0.0.1:1",
+            ],
+            ["--sni-backend: ", "10.0.0.1", "host name"],
+        ),
+        (
             vec!["--client-ca", &ca, "--client-crl", &cert],
             ["--client-crl: ", &cert, "revocation list"],
         ),

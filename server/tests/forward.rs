@@ -14,7 +14,8 @@ use std::time::Duration;
 
 use common::backend::Backend;
 use common::{PATIENCE, Pki, Server, assert_echo, command, now, receive, wait_until};
-use dtls::{ClientConfigBuilder, DtlsStream, Recv};
+use dtls::{ClientConfig, ClientConfigBuilder, DtlsConnector, DtlsStream, PskKey, Recv};
+use dtls_certs::Profile;
 use nix::sys::signal::Signal;
 use proxy_header::{ParseConfig, ProxiedAddress, ProxyHeader};
 
@@ -80,6 +81,70 @@ fn keep_boundaries(transport: &str) {
         assert_eq!(finished.counter(counter), bytes, "{counter}");
     }
     assert_eq!(receive(&mut stream), None, "close_notify");
+}
+
+#[test]
+fn the_name_a_client_asks_for_chooses_the_backend_and_not_who_may() {
+    TRANSPORTS.into_iter().for_each(choose_by_name);
+}
+
+fn choose_by_name(transport: &str) {
+    const KEY: &str = "6f1ed002ab5595859014ebf0951522d9";
+    let pki = Pki::new();
+    let [named, starred, others] = [(); 3].map(|()| Backend::new());
+    let (cert, key) = pki.files(Profile::SERVER_WRONG_NAME);
+    let keys = pki.private("keys", &format!("a:{KEY}\nb:{KEY}\n"));
+    let ca = pki.path("ca.pem");
+    let server = forward(
+        &pki,
+        others.address,
+        &[
+            &[
+                "--transport",
+                transport,
+                "--psk-file",
+                &keys,
+                "--client-ca",
+                &ca,
+            ][..],
+            &["--allow", "psk:a", "--allow", "san:client.lab"],
+            &["--sni", &format!("wrong-name.invalid={cert},{key}")],
+            &[
+                "--sni-backend",
+                &format!("Wrong-Name.invalid={}", named.address),
+            ],
+            &["--sni-backend", &format!("*.lab={}", starred.address)],
+        ]
+        .concat(),
+    );
+    let by_certificate = pki.client().identity(pki.identity(Profile::CLIENT));
+    let by_certificate = DtlsConnector::new(by_certificate.build().unwrap());
+    let by_key = |identity| {
+        let config = ClientConfig::psk_builder(identity, PskKey::from_hex(KEY).unwrap());
+        let config = config.handshake_timeout(Duration::from_secs(2));
+        DtlsConnector::new(config.build().unwrap())
+    };
+    let reaches = |stream: &mut DtlsStream, backend: &Backend, name: &str| {
+        stream.send(name.as_bytes()).unwrap();
+        assert_eq!(backend.receive().0, name.as_bytes(), "{transport}");
+    };
+    for (connector, name, backend) in [
+        (&by_certificate, "wrong-name.invalid", &named),
+        (&by_certificate, "server.lab", &starred),
+        (&by_certificate, "localhost", &others),
+        (&by_key("a"), "sensors.lab", &starred),
+        (&by_key("a"), "elsewhere", &others),
+    ] {
+        let mut stream = connector.connect(name, server.address).unwrap();
+        reaches(&mut stream, backend, name);
+        let session = stream.session().unwrap();
+        let mut resumed = connector.resume(name, server.address, &session).unwrap();
+        assert!(resumed.info().resumed, "{name}");
+        reaches(&mut resumed, backend, name);
+    }
+    for name in ["wrong-name.invalid", "sensors.lab", "elsewhere"] {
+        assert!(by_key("b").connect(name, server.address).is_err(), "{name}");
+    }
 }
 
 #[test]
@@ -235,7 +300,7 @@ fn the_proxy_header_names_the_client_on_the_first_or_on_every_datagram() {
         ("every", "[::1]:0", [true, true, true]),
     ] {
         let (pki, backend) = (Pki::new(), Backend::new());
-        let (certificate, key) = pki.files(dtls_certs::Profile::SERVER);
+        let (certificate, key) = pki.files(Profile::SERVER);
         let to = backend.address.to_string();
         let server = Server::start(&[
             "--listen",
@@ -417,7 +482,7 @@ fn a_connection_without_a_local_port_towards_the_backend_is_closed_in_order_and_
         Pki::new(),
         Backend::at("127.0.0.1:5000".parse().unwrap()).echo(),
     );
-    let (certificate, key) = pki.files(dtls_certs::Profile::SERVER);
+    let (certificate, key) = pki.files(Profile::SERVER);
     let mut server = Server::start(&[
         "--listen",
         "127.0.0.1:5001",

@@ -11,7 +11,7 @@ use openssl::ssl::{SslContext, SslContextBuilder, SslMethod, SslVerifyMode};
 #[cfg(feature = "testing")]
 use super::Safeguard;
 use super::alpn::Protocols;
-use super::sni::Names;
+use super::sni::ByName;
 use super::{
     Identity, KeyLog, PortSharing, Proofs, Settings, Suites, Transport, TrustAnchors, base_context,
     next_id, openssl, unix_now,
@@ -474,12 +474,14 @@ impl ServerConfigBuilder {
         let mut context =
             base_context(SslMethod::dtls_server(), self.suites, proofs, self.key_log)?;
         self.settings.install(&mut context)?;
-        let mut names = Names::default();
+        let mut names = ByName::default();
         match self.identity {
             Some(identity) => {
                 identity.check_for_server()?;
                 for (name, identity) in self.names {
-                    names.add(&name, identity)?;
+                    identity.check_for_server()?;
+                    identity.check_acceptable()?;
+                    names.insert(&name, identity)?;
                 }
                 identity
                     .install(&mut context)

@@ -11,18 +11,27 @@ use crate::sys;
 
 use super::Identity;
 
-/// Identities by name.
-#[derive(Debug, Default, Clone)]
-pub(super) struct Names(HashMap<String, Identity>);
+/// Values by the name that a client asks for (server_name, RFC 6066): a host name, or
+/// `*.example.org` for any one label in place of the star. A name of its own wins over a star.
+#[derive(Debug, Clone)]
+pub struct ByName<T>(HashMap<String, T>);
 
-impl Names {
+impl<T> Default for ByName<T> {
+    fn default() -> Self {
+        Self(HashMap::new())
+    }
+}
+
+impl<T> ByName<T> {
+    /// Adds one.
+    ///
     /// # Errors
-    /// A name that is none, or is there already.
-    pub(super) fn add(&mut self, name: &str, identity: Identity) -> Result<(), ConfigError> {
+    /// The name is none, or is there already.
+    pub fn insert(&mut self, name: &str, value: T) -> Result<(), ConfigError> {
         let key = normal(name);
         let refused = |must| {
             Err(ConfigError::OutOfRange {
-                name: "the name of an identity",
+                name: "the server name",
                 value: format!("\"{name}\""),
                 must,
             })
@@ -30,22 +39,39 @@ impl Names {
         if !is_pattern(&key) {
             return refused("a host name, or *.example.org for one label in place of the star");
         }
-        identity.check_for_server()?;
-        identity.check_acceptable()?;
-        match self.0.insert(key, identity) {
+        match self.0.insert(key, value) {
             None => Ok(()),
             Some(_) => refused("given once only"),
         }
     }
 
-    /// The identity for a name in lower case: its own, or that of its wildcard.
-    fn find(&self, name: &str) -> Option<&Identity> {
+    /// What there is for a name, upper and lower case being the same.
+    #[must_use]
+    pub fn find(&self, name: &str) -> Option<&T> {
+        self.find_normal(&normal(name))
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn find_normal(&self, name: &str) -> Option<&T> {
         self.0.get(name).or_else(|| {
             let (_, parent) = name.split_once('.')?;
             self.0.get(&format!("*.{parent}"))
         })
     }
+}
 
+impl ByName<Identity> {
     /// Makes a context choose by name. `policy` is what a session must have been made under to be
     /// resumed, besides the name.
     pub(super) fn install(self, policy: [u8; 32], context: &mut SslContextBuilder) {
@@ -58,7 +84,7 @@ impl Names {
             // share ticket keys, nor under another policy: what one asks of clients, a session made
             // at the other has not shown.
             sys::ssl::set_session_id_context(ssl, &session_context(&policy, &name))?;
-            if let Some(identity) = self.find(&name) {
+            if let Some(identity) = self.find_normal(&name) {
                 identity.install_on(ssl)?;
             }
             Ok(ClientHelloResponse::SUCCESS)
@@ -138,6 +164,27 @@ mod tests {
         ] {
             assert!(!is_pattern(bad), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_name_of_its_own_wins_over_a_star_and_case_and_a_last_dot_do_not_count() {
+        let mut values = ByName::default();
+        for (name, value) in [("*.example.org", 1), ("A.example.org", 2), ("b", 3)] {
+            values.insert(name, value).unwrap();
+        }
+        for (name, found) in [
+            ("a.example.org", Some(2)),
+            ("A.EXAMPLE.ORG.", Some(2)),
+            ("c.example.org", Some(1)),
+            ("example.org", None),
+            ("c.d.example.org", None),
+            ("b", Some(3)),
+            ("", None),
+        ] {
+            assert_eq!(values.find(name).copied(), found, "{name}");
+        }
+        assert!(values.insert("B.", 4).is_err(), "twice");
+        assert!(values.insert("10.0.0.1", 4).is_err(), "an address");
     }
 
     #[test]

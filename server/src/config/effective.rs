@@ -92,8 +92,10 @@ fn plain(value: &Value) -> String {
         Value::String(text) => text.clone(),
         Value::Array(values) => values.iter().map(plain).collect::<Vec<_>>().join(" "),
         Value::Object(named) => {
-            let part = |key| named.get(key).map(plain).unwrap_or_default();
-            format!("{}={},{}", part("name"), part("cert"), part("key"))
+            let part = |key| named.get(key).map(plain);
+            let parts = ["cert", "key", "backend"].into_iter().filter_map(part);
+            let parts: Vec<_> = parts.collect();
+            format!("{}={}", part("name").unwrap_or_default(), parts.join(","))
         }
         other => other.to_string(),
     }

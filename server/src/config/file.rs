@@ -130,11 +130,37 @@ fn explain(message: &str) -> String {
             return format!("{what} `{wrong}`{hint}; valid here: {}", valid.join(", "));
         }
     }
-    match message.strip_prefix("missing field ") {
-        Some(key) => format!("the key {key} is missing"),
-        None => message.lines().collect::<Vec<_>>().join(" "),
+    if let Some(key) = message.strip_prefix("missing field ") {
+        return format!("the key {key} is missing; add it");
+    }
+    let message = message.lines().collect::<Vec<_>>().join(" ");
+    if let Some((found, right)) = message.rsplit_once(", expected ") {
+        let right = KINDS.iter().find(|(kind, _)| right.starts_with(kind));
+        if let Some((_, right)) = right {
+            return format!("{found}; write {right}");
+        }
+    }
+    match message.as_str() {
+        "duplicate key" => message + "; leave one of the two out",
+        _ if message.starts_with("unexpected key or value") => {
+            message + "; a text needs quotation marks"
+        }
+        _ => message,
     }
 }
+
+/// Kinds of values as serde names them, and how they are written.
+const KINDS: [(&str, &str); 6] = [
+    (
+        "a sequence",
+        "a list in brackets, such as [\"a\", \"b\"]; each listener begins with [[listener]]",
+    ),
+    ("a boolean", "true or false"),
+    ("a string", "a text in quotation marks"),
+    ("a nonzero", "a whole number, 1 or more"),
+    ("u16", "a whole number up to 65535"),
+    ("struct", "a table in braces, such as { name = \"a\" }"),
+];
 
 /// The candidate most like `name`, or begun by it; none if more than half of the name would have to
 /// change.
@@ -216,7 +242,7 @@ mod tests {
             (
                 "[[listener]]\nidle-timeout = 60\n",
                 ":2:16: ",
-                "expected a string",
+                "in quotation marks",
             ),
             (
                 "[[listener]]\nidle-timeout = \"soon\"\n",
@@ -224,9 +250,21 @@ mod tests {
                 "`none`",
             ),
             ("[[listener]]\nlink-mtu = 70000\n", ":2:12: ", "70000"),
-            ("[[listener]]\nmax-connections = 0\n", ":2:19: ", "nonzero"),
-            ("[[listener]]\nheartbeat = \"yes\"\n", ":2:13: ", "boolean"),
-            ("[[listener]]\nalpn = \"coap\"\n", ":2:8: ", "sequence"),
+            (
+                "[[listener]]\nmax-connections = 0\n",
+                ":2:19: ",
+                "1 or more",
+            ),
+            (
+                "[[listener]]\nheartbeat = \"yes\"\n",
+                ":2:13: ",
+                "true or false",
+            ),
+            (
+                "[[listener]]\nalpn = \"coap\"\n",
+                ":2:8: ",
+                "list in brackets",
+            ),
             (
                 "[[listener]]\nclient-pin = [\"ab\"]\n",
                 ":2:14: ",
@@ -235,7 +273,7 @@ mod tests {
             (
                 "[[listener]]\nsni = [{ name = \"a\", cert = \"b\" }]\n",
                 ":2:8: ",
-                "`key` is missing",
+                "`key` is missing; add it",
             ),
             (
                 "[[listener]]\npreset = \"coap\"\n",
@@ -248,7 +286,7 @@ mod tests {
                 "duplicate key",
             ),
             ("[[listener]\n", ":1:12: ", "array table"),
-            ("[listener]\n", ":1:1: ", "sequence"),
+            ("[listener]\n", ":1:1: ", "[[listener]]"),
         ] {
             let error = parse(text).unwrap_err().to_string();
             assert!(

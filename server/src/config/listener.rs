@@ -381,7 +381,7 @@ const SETTINGS: [(&str, &str); 8] = [
     ),
     ("the link MTU", "link-mtu"),
     ("the retransmission timer", "retransmit-initial"),
-    ("the name of an identity", "sni"),
+    ("the server name", "sni"),
     ("an application protocol's name", "alpn"),
     ("the PSK identity hint", "psk-hint"),
 ];

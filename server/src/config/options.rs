@@ -9,8 +9,8 @@ use serde_json::Value;
 use super::allow::Entry;
 use super::preset::Preset;
 use super::values::{
-    ClientAuth, Listen, NamedIdentity, Pin, PortSharing, Suites, TcpAddress, Time, TimeOrNone,
-    Transport,
+    ClientAuth, Listen, NamedBackend, NamedIdentity, Pin, PortSharing, Suites, TcpAddress, Time,
+    TimeOrNone, Transport,
 };
 use crate::service::{IdleCounts, ProxyProtocol, ServiceName, SyslogFrames};
 
@@ -36,6 +36,11 @@ pub(crate) struct ListenerOptions {
     /// The plain UDP service behind --service forward; a name is looked up again as clients come
     #[arg(long, value_name = "HOST:PORT", help_heading = "Forwarding")]
     pub(crate) backend: Option<String>,
+
+    /// Forward clients that ask for NAME (server_name), a host name or *.example.org, to a backend of
+    /// their own; may be repeated. All others go to that of --backend
+    #[arg(long, value_name = "NAME=HOST:PORT", help_heading = "Forwarding")]
+    pub(crate) sni_backend: Option<Vec<NamedBackend>>,
 
     /// Which datagrams to the backend begin with a PROXY protocol header (version 2), which says who
     /// the client is [default: none]
@@ -192,6 +197,7 @@ impl ListenerOptions {
             preset: self.preset.or(other.preset),
             service: self.service.or(other.service),
             backend: self.backend.or(other.backend),
+            sni_backend: self.sni_backend.or(other.sni_backend),
             proxy_protocol: self.proxy_protocol.or(other.proxy_protocol),
             syslog_frames: self.syslog_frames.or(other.syslog_frames),
             idle_counts: self.idle_counts.or(other.idle_counts),

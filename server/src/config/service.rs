@@ -4,15 +4,16 @@ use std::sync::Arc;
 
 use super::listener::{Mistake, Problem};
 use super::options::ListenerOptions;
+use super::values::NamedBackend;
 use crate::service::{
-    Backend, Forward, IdleCounts, ProxyProtocol, Service, ServiceName, SyslogFrames,
+    Backend, Backends, Forward, IdleCounts, ProxyProtocol, Service, ServiceName, SyslogFrames,
 };
 use crate::stats::Stats;
 
 /// The service that the options ask for; it counts in `stats`.
 ///
 /// # Errors
-/// A forward without a backend, or a backend without a forward.
+/// A forward without a backend, a backend without a forward, or a name that is none.
 pub(super) fn ready(options: &ListenerOptions, stats: &Arc<Stats>) -> Result<Service, Mistake> {
     let simple = match name(options) {
         ServiceName::Echo => Service::Echo,
@@ -22,6 +23,7 @@ pub(super) fn ready(options: &ListenerOptions, stats: &Arc<Stats>) -> Result<Ser
     };
     let given = [
         ("backend", options.backend.is_some()),
+        ("sni-backend", options.sni_backend.is_some()),
         ("proxy-protocol", options.proxy_protocol.is_some()),
     ];
     match given.into_iter().find(|(_, given)| *given) {
@@ -43,15 +45,24 @@ fn forward(options: &ListenerOptions, stats: &Arc<Stats>) -> Result<Service, Mis
     let Some(name) = options.backend.as_deref() else {
         return Err(Problem::NoBackend.of("service"));
     };
-    let backend = Backend::resolve(name).map_err(|source| {
-        let name = name.to_owned();
-        Problem::Backend { name, source }.of("backend")
-    })?;
+    let mut backends = Backends::new(resolve(name, "backend")?);
+    for NamedBackend { name, backend } in options.sni_backend.iter().flatten() {
+        let key = "sni-backend";
+        let added = backends.add(name, resolve(backend, key)?);
+        added.map_err(|error| Problem::Setting(error).of(key))?;
+    }
     Ok(Service::Forward(Arc::new(Forward::new(
-        backend,
+        backends,
         options.proxy_protocol.unwrap_or(ProxyProtocol::None),
         options.syslog_frames.unwrap_or(SyslogFrames::Keep),
         options.idle_counts.unwrap_or(IdleCounts::Both),
         Arc::clone(stats),
     ))))
+}
+
+fn resolve(name: &str, key: &'static str) -> Result<Backend, Mistake> {
+    Backend::resolve(name).map_err(|source| {
+        let name = name.to_owned();
+        Problem::Backend { name, source }.of(key)
+    })
 }

@@ -193,6 +193,29 @@ impl FromStr for NamedIdentity {
     }
 }
 
+/// A backend for those who ask for a name.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NamedBackend {
+    pub(crate) name: String,
+    pub(crate) backend: String,
+}
+
+impl FromStr for NamedBackend {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let parts = text.split_once('=');
+        let parts = parts.filter(|(name, backend)| !name.is_empty() && !backend.is_empty());
+        let (name, backend) =
+            parts.ok_or("give NAME=HOST:PORT, such as coap.example.org=127.0.0.1:5683")?;
+        Ok(Self {
+            name: name.to_owned(),
+            backend: backend.to_owned(),
+        })
+    }
+}
+
 /// Whether clients show certificates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -299,6 +322,16 @@ mod tests {
         assert_eq!((parsed.cert, parsed.key), ("a.pem".into(), "b.key".into()));
         for bad in ["", "a", "a=b", "=b,c", "a=,c", "a=b,"] {
             assert!(bad.parse::<NamedIdentity>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_named_backend_has_two_parts() {
+        let parsed: NamedBackend = "*.example.org=[::1]:5683".parse().unwrap();
+        assert_eq!(parsed.name, "*.example.org");
+        assert_eq!(parsed.backend, "[::1]:5683");
+        for bad in ["", "a", "a=", "=b"] {
+            assert!(bad.parse::<NamedBackend>().is_err(), "{bad}");
         }
     }
 

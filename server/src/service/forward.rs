@@ -37,7 +37,7 @@ use crate::stats::{Counter, Stats};
 use buffers::Buffers;
 use proxy::{Header, ROOM};
 
-pub(crate) use backend::{Backend, ConnectError};
+pub(crate) use backend::{Backend, Backends, ConnectError};
 pub(crate) use frames::SyslogFrames;
 pub(crate) use ports::{range as port_range, usage as port_usage};
 pub(crate) use proxy::ProxyProtocol;
@@ -61,7 +61,7 @@ pub(crate) enum IdleCounts {
 /// The service, shared by all connections of a listener.
 #[derive(Debug)]
 pub(crate) struct Forward {
-    backend: Arc<Backend>,
+    backends: Backends,
     proxy: ProxyProtocol,
     frames: SyslogFrames,
     idle: IdleCounts,
@@ -70,16 +70,16 @@ pub(crate) struct Forward {
 }
 
 impl Forward {
-    /// Forwards to `backend`.
+    /// Forwards to `backends`.
     pub(crate) fn new(
-        backend: Backend,
+        backends: Backends,
         proxy: ProxyProtocol,
         frames: SyslogFrames,
         idle: IdleCounts,
         stats: Arc<Stats>,
     ) -> Self {
         Self {
-            backend: Arc::new(backend),
+            backends,
             proxy,
             frames,
             idle,
@@ -89,9 +89,9 @@ impl Forward {
         }
     }
 
-    /// Where the datagrams go, as it was typed.
-    pub(crate) fn backend(&self) -> &str {
-        self.backend.name()
+    /// Where the datagrams go.
+    pub(crate) fn backends(&self) -> &Backends {
+        &self.backends
     }
 
     /// Passes datagrams on until the client's connection ends.
@@ -100,7 +100,8 @@ impl Forward {
     /// The connection ended out of order, or there is no socket towards the backend to be had.
     pub(super) fn serve(&self, stream: &mut DtlsStream) -> Result<Ending, ServiceError> {
         static COMPLAINT: Complaint = Complaint::new();
-        let connected = self.backend.connect(&self.stats).inspect_err(|error| {
+        let backend = self.backends.of(stream);
+        let connected = backend.connect(&self.stats).inspect_err(|error| {
             self.stats.count(match error {
                 ConnectError::PortsExhausted { .. } => Counter::BackendPortsExhausted,
                 _ => Counter::BackendConnectsFailed,

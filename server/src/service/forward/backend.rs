@@ -6,12 +6,14 @@
 //! thread of its own; a new connection waits a moment for it and goes on with the last known
 //! addresses otherwise.
 
+use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _, UdpSocket};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use dtls::{ByName, DtlsStream};
 use nix::libc;
 
 use crate::complaint::Complaint;
@@ -39,8 +41,8 @@ pub(crate) struct Backend {
     answered: Condvar,
 }
 
-impl std::fmt::Debug for Backend {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Backend")
             .field("name", &self.name)
             .finish_non_exhaustive()
@@ -77,6 +79,52 @@ pub(crate) enum ConnectError {
         /// The system's reason.
         source: io::Error,
     },
+}
+
+/// A listener's backends: which one is a client's says the name that it asks for.
+#[derive(Debug)]
+pub(crate) struct Backends {
+    by_name: ByName<Arc<Backend>>,
+    /// Of all other clients.
+    others: Arc<Backend>,
+}
+
+impl Backends {
+    /// One for everybody.
+    pub(crate) fn new(backend: Backend) -> Self {
+        Self {
+            by_name: ByName::default(),
+            others: Arc::new(backend),
+        }
+    }
+
+    /// One for those who ask for `name`.
+    ///
+    /// # Errors
+    /// The name is none, or is there already.
+    pub(crate) fn add(&mut self, name: &str, backend: Backend) -> Result<(), dtls::ConfigError> {
+        self.by_name.insert(name, Arc::new(backend))
+    }
+
+    /// That of a client.
+    pub(super) fn of(&self, stream: &DtlsStream) -> &Arc<Backend> {
+        if self.by_name.is_empty() {
+            return &self.others;
+        }
+        let name = stream.info().server_name;
+        let own = name.and_then(|name| self.by_name.find(&name));
+        own.unwrap_or(&self.others)
+    }
+}
+
+impl fmt::Display for Backends {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.others.name())?;
+        match self.by_name.len() {
+            0 => Ok(()),
+            names => write!(f, " and {names} by name"),
+        }
+    }
 }
 
 /// A socket that only the backend can send to.
