@@ -40,7 +40,7 @@ fn without_shared_keys_they_come_back_with_full_handshakes() {
 fn kill_and_start_again(arguments: &[&str], resumes: bool) {
     let (pki, backend) = (Pki::new(), Backend::new().echo());
     pki.files(Profile::SERVER);
-    fs::write(pki.path("shared-keys"), format!("1:{:064}\n", 7)).unwrap();
+    pki.private("shared-keys", &format!("1:{:064}\n", 7));
     let files: Vec<String> = ["server.pem", "server.key", "keylog"]
         .map(|name| pki.path(name))
         .to_vec();

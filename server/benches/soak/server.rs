@@ -6,6 +6,7 @@
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -91,7 +92,7 @@ impl Servers {
         let pki = TestPki::new()?;
         fs::write(folder.join("ca.pem"), pki.ca_pem())?;
         let secret = format!("1:{:016x}{:048x}\n", options.seed, 1);
-        fs::write(folder.join("shared-keys"), secret)?;
+        write_private(&folder.join("shared-keys"), &secret)?;
         renew(&pki, folder)?;
         let least = options.servers.unwrap_or(1);
         let most = options.servers.unwrap_or(MOST_SERVERS);
@@ -270,8 +271,15 @@ fn renew(pki: &TestPki, folder: &Path) -> Result<(), Failure> {
         ("server.key", fresh.key_pem),
     ] {
         let beside = folder.join("fresh");
-        fs::write(&beside, text)?;
+        write_private(&beside, &text)?;
         fs::rename(beside, folder.join(name))?;
     }
     Ok(())
+}
+
+/// Writes a file that nobody else can read: the server would warn of it.
+fn write_private(file: &Path, text: &str) -> Result<(), Failure> {
+    let mut options = fs::OpenOptions::new();
+    let options = options.write(true).create(true).truncate(true).mode(0o600);
+    Ok(options.open(file)?.write_all(text.as_bytes())?)
 }
