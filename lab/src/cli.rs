@@ -38,8 +38,11 @@ pub enum Command {
     Explore(ExploreArgs),
     /// Compare how long handshakes take on a lossy wire, simulated, with what flights and timers say.
     Oracle(OracleArgs),
-    /// List the rules of DTLS 1.2, the scenarios that show each, and what the newest run says.
+    /// List the rules of DTLS 1.2, the scenarios that show each, and what the newest runs say.
     Rules(RulesArgs),
+    /// List bugs that DTLS implementations have had, the scenarios that would find each, and what the
+    /// newest runs say.
+    Bugs(RulesArgs),
 }
 
 /// `dtls-lab list`.
@@ -50,22 +53,19 @@ pub struct ListArgs {
     pub scenarios: Option<PathBuf>,
 }
 
-/// `dtls-lab rules`.
+/// `dtls-lab rules` and `dtls-lab bugs`.
 #[derive(Debug, Args)]
 pub struct RulesArgs {
     /// Read the scenarios from this folder instead of the built-in set.
     #[arg(long, value_name = "DIR")]
     pub scenarios: Option<PathBuf>,
 
-    /// The report that holds the verdicts, as a run leaves it.
-    #[arg(
-        long,
-        value_name = "FILE",
-        default_value = "target/lab/latest/report.json"
-    )]
-    pub report: PathBuf,
+    /// A report that holds verdicts, as a run leaves it; may be given several times. By default the newest of
+    /// each backend below `target/lab`.
+    #[arg(long, value_name = "FILE")]
+    pub report: Vec<PathBuf>,
 
-    /// How to print the rules.
+    /// How to print the list.
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Format::Text)]
     pub format: Format,
 }
@@ -107,7 +107,7 @@ pub struct RunArgs {
     pub jobs: u8,
 
     /// Where the evidence goes: a folder per run, and the link `latest`.
-    #[arg(long, value_name = "DIR", default_value = "target/lab")]
+    #[arg(long, value_name = "DIR", default_value = OUT)]
     pub out: PathBuf,
 
     /// How to print the verdicts.
@@ -130,6 +130,9 @@ pub struct RunArgs {
     #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
     pub server_arg: Vec<String>,
 }
+
+/// Where evidence goes if nobody says otherwise.
+pub const OUT: &str = "target/lab";
 
 /// `dtls-lab explore`.
 #[derive(Debug, Args)]

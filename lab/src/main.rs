@@ -10,13 +10,16 @@ use std::time::Instant;
 
 use clap::Parser;
 use dtls_certs::{PkiFiles, TestPki};
-use dtls_lab::cli::{BackendArg, Cli, Command, FamilyArg, Format, ListArgs, RulesArgs, RunArgs};
+use dtls_lab::cli::{
+    BackendArg, Cli, Command, FamilyArg, Format, ListArgs, OUT, RulesArgs, RunArgs,
+};
 use dtls_lab::endpoint::{MissingProgram, Programs, Role, process};
 use dtls_lab::netns::{self, NamespaceError};
 use dtls_lab::report::{
-    Report, Required, Row, Summary, Verdicts, rule_rows, write_json, write_rules, write_table,
+    Report, Required, Row, Summary, Verdicts, bug_rows, rule_rows, write_bugs, write_json,
+    write_rules, write_table,
 };
-use dtls_lab::run::{Backend, Finished, Job, Lab, evidence_folder, label};
+use dtls_lab::run::{Backend, Finished, Job, Lab, evidence_folder, label, newest_reports};
 use dtls_lab::scenario::{Catalogue, Family, Implementation, Refusal};
 use dtls_lab::schedule::{Filter, PlanError, Planned, Progress, plan, run_all};
 use dtls_lab::sim::{SimulationError, Simulator};
@@ -101,6 +104,7 @@ fn main() -> ExitCode {
             .map(exit)
             .map_err(LabError::from),
         Command::Rules(arguments) => rules(&arguments).map(|()| ExitCode::SUCCESS),
+        Command::Bugs(arguments) => bugs(&arguments).map(|()| ExitCode::SUCCESS),
     };
     done.unwrap_or_else(|error| {
         // `dtls-lab list | head` closes our output on purpose.
@@ -146,24 +150,44 @@ fn list(arguments: &ListArgs) -> Result<(), LabError> {
 
 fn rules(arguments: &RulesArgs) -> Result<(), LabError> {
     let catalogue = catalogue(arguments.scenarios.as_deref())?;
-    let unreadable = |source| LabError::OldReport {
-        path: arguments.report.clone(),
-        source,
-    };
-    // Before anything was run there is no report, and the rules stand all the same.
-    let verdicts = match std::fs::read_to_string(&arguments.report) {
-        Ok(text) => Verdicts::parse(&text)
-            .map_err(io::Error::from)
-            .map_err(unreadable)?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Verdicts::default(),
-        Err(error) => return Err(unreadable(error)),
-    };
-    let rows = rule_rows(&catalogue, &verdicts);
+    let rows = rule_rows(&catalogue, &verdicts(&arguments.report)?);
     match arguments.format {
         Format::Text => write_rules(&mut anstream::stdout().lock(), &rows)?,
         Format::Json => write_json(&mut io::stdout().lock(), &rows)?,
     }
     Ok(())
+}
+
+fn bugs(arguments: &RulesArgs) -> Result<(), LabError> {
+    let catalogue = catalogue(arguments.scenarios.as_deref())?;
+    let rows = bug_rows(&catalogue, &verdicts(&arguments.report)?);
+    match arguments.format {
+        Format::Text => write_bugs(&mut anstream::stdout().lock(), &rows)?,
+        Format::Json => write_json(&mut io::stdout().lock(), &rows)?,
+    }
+    Ok(())
+}
+
+/// What these reports say, or else the newest of each backend. Before anything was run there are none, and
+/// the rules stand all the same.
+fn verdicts(reports: &[PathBuf]) -> Result<Verdicts, LabError> {
+    let unreadable = |path: &Path, source| LabError::OldReport {
+        path: path.to_owned(),
+        source,
+    };
+    let chosen = if reports.is_empty() {
+        newest_reports(Path::new(OUT)).map_err(|source| unreadable(Path::new(OUT), source))?
+    } else {
+        reports.to_vec()
+    };
+    let mut verdicts = Verdicts::default();
+    for path in chosen {
+        let text = std::fs::read_to_string(&path).map_err(|source| unreadable(&path, source))?;
+        verdicts
+            .add(&text)
+            .map_err(|error| unreadable(&path, error.into()))?;
+    }
+    Ok(verdicts)
 }
 
 fn run(arguments: &RunArgs) -> Result<ExitCode, LabError> {

@@ -88,6 +88,9 @@ pub struct Fragment {
     pub fragment_length: u32,
     /// What a first part of a ClientHello says besides.
     pub hello: Option<ClientHello>,
+    /// The bytes of this part.
+    #[serde(skip)]
+    pub body: Vec<u8>,
 }
 
 impl Fragment {
@@ -96,6 +99,14 @@ impl Fragment {
     pub fn is_last(&self) -> bool {
         self.offset + self.fragment_length == self.length
     }
+
+    /// The cookie a whole HelloVerifyRequest asks for (RFC 6347 §4.2.1: version, length, cookie).
+    #[must_use]
+    pub fn cookie_asked_for(&self) -> Option<&[u8]> {
+        let whole = self.message == MessageType::HelloVerifyRequest && self.offset == 0;
+        let (length, rest) = self.body.get(2..).filter(|_| whole)?.split_first()?;
+        rest.get(..usize::from(*length))
+    }
 }
 
 /// What tells one ClientHello from another.
@@ -103,8 +114,16 @@ impl Fragment {
 pub struct ClientHello {
     /// The client's 32 random bytes: equal in every hello of one handshake.
     pub random: [u8; 32],
-    /// Whether it carries the cookie of a HelloVerifyRequest.
-    pub cookie: bool,
+    /// The cookie of a HelloVerifyRequest, or nothing.
+    pub cookie: Vec<u8>,
+}
+
+impl ClientHello {
+    /// Whether it carries a cookie.
+    #[must_use]
+    pub fn has_cookie(&self) -> bool {
+        !self.cookie.is_empty()
+    }
 }
 
 /// The handshake messages (RFC 5246 §7.4, RFC 6347 §4.3.2, RFC 5077, RFC 6066).
@@ -240,7 +259,7 @@ pub fn describe(records: &[Record]) -> String {
         match (&record.content, record.content_type) {
             (Content::Handshake(fragments), _) => {
                 for fragment in fragments {
-                    let cookie = fragment.hello.as_ref().is_some_and(|hello| hello.cookie);
+                    let cookie = fragment.hello.as_ref().is_some_and(ClientHello::has_cookie);
                     let mut word = fragment.message.to_string();
                     if cookie {
                         word.push_str("+cookie");

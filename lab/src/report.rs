@@ -16,7 +16,7 @@ use crate::scenario::Family;
 use crate::verdict::Verdict;
 
 pub use json::write_json;
-pub use rules::{RuleRow, Tally, Verdicts, rule_rows, write_rules};
+pub use rules::{BugRow, RuleRow, Tally, Verdicts, bug_rows, rule_rows, write_bugs, write_rules};
 pub use table::write_table;
 
 /// What a verdict means, given what was expected of these endpoints.
@@ -127,7 +127,7 @@ impl Required {
 }
 
 /// `netns` is always required, since without namespaces nothing runs at all; it may be said.
-const REQUIREMENTS: [&str; 6] = ["all", "netns", "openssl", "ipv6", "control", "wire"];
+const REQUIREMENTS: [&str; 7] = ["all", "netns", "openssl", "ipv6", "control", "wire", "sim"];
 
 impl Row {
     /// The row of one run.

@@ -4,8 +4,10 @@
 //! Some are checked on every datagram of every run ([`Watcher`]), whatever the scenario is about.
 //! The others need a fault, and are as good as the scenarios that name them.
 
+mod bugs;
 mod watcher;
 
+pub use bugs::{BUGS, Bug, BugId};
 pub use watcher::{Arrival, Passing, Watcher};
 
 use serde::{Deserialize, Serialize};
@@ -21,10 +23,13 @@ pub struct Rule {
     pub reference: &'static str,
     /// Whether every run is held to it.
     pub every_run: bool,
+    /// Why DTLS 1.2 knows no such rule, where that is so.
+    pub absent: Option<&'static str>,
 }
 
 /// Names of the rules: C cookies, T timers and repetition, O order, R records, A address, M path
-/// MTU, I ICMP, H heartbeats, K limits, L what every run must end with.
+/// MTU, I ICMP, N addresses that change, U congestion, H heartbeats, K limits, L what every run must
+/// end with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the table below says what each is")]
 pub enum RuleId {
@@ -41,7 +46,9 @@ pub enum RuleId {
     T5,
     T6,
     T7,
+    T8,
     T9,
+    T10,
     O1,
     O2,
     R1,
@@ -53,6 +60,8 @@ pub enum RuleId {
     M2,
     I1,
     I2,
+    N1,
+    U1,
     H1,
     K1,
     L1,
@@ -76,7 +85,7 @@ pub const RULES: &[Rule] = &[
         "HelloVerifyRequest and the first ServerHello bear the record number of the hello they answer.",
         "RFC 6347 §4.2.1",
     ),
-    in_scenarios(
+    every_run(
         RuleId::C3,
         "A wrong, stale or foreign cookie gets no ServerHello.",
         "RFC 6347 §4.2.1",
@@ -86,9 +95,9 @@ pub const RULES: &[Rule] = &[
         "An address that has not returned a cookie is sent no more bytes than came from it.",
         "RFC 6347 §4.2.1",
     ),
-    in_scenarios(
+    every_run(
         RuleId::C5,
-        "A HelloVerifyRequest leaves neither timer nor state.",
+        "A HelloVerifyRequest answers a hello and is never repeated without one: it leaves neither timer nor state.",
         "RFC 6347 §4.2.1",
     ),
     in_scenarios(
@@ -108,7 +117,7 @@ pub const RULES: &[Rule] = &[
     ),
     every_run(
         RuleId::T3,
-        "No record number is used twice, by a repeated flight least of all.",
+        "A repeated flight has the same messages, byte for byte, in records with numbers of their own.",
         "RFC 6347 §4.1, §4.2.4",
     ),
     in_scenarios(
@@ -131,10 +140,22 @@ pub const RULES: &[Rule] = &[
         "In a resumed handshake the client keeps the last flight and sends it again on demand.",
         "RFC 6347 §4.2.4",
     ),
+    not_in_1_2(
+        RuleId::T8,
+        "The ACK of the last flight is sent again when that comes again.",
+        "RFC 9147 §7.1",
+        "DTLS 1.2 has no ACK; T6 is its rule",
+    ),
     in_scenarios(
         RuleId::T9,
         "A part of a flight neither advances the handshake nor holds back the timer.",
         "RFC 6347 §4.2.4",
+    ),
+    not_in_1_2(
+        RuleId::T10,
+        "No more than ten records are sent at a time.",
+        "RFC 9147 §5.8.3",
+        "RFC 6347 does not limit the records of a flight",
     ),
     in_scenarios(
         RuleId::O1,
@@ -151,9 +172,9 @@ pub const RULES: &[Rule] = &[
         "Replayed records are dropped, and none is counted as seen before its MAC is good.",
         "RFC 6347 §4.1.2.6",
     ),
-    in_scenarios(
+    every_run(
         RuleId::R2,
-        "Invalid records are dropped in silence, in every state, and the connection goes on.",
+        "Invalid records are dropped in silence, in every state, and the connection goes on: nobody sends an alert and goes on.",
         "RFC 6347 §4.1.2.7",
     ),
     in_scenarios(
@@ -192,6 +213,16 @@ pub const RULES: &[Rule] = &[
         "RFC 8085 §5.2",
     ),
     in_scenarios(
+        RuleId::N1,
+        "Without a connection ID no datagram from another address moves a connection there.",
+        "RFC 9146 §6",
+    ),
+    in_scenarios(
+        RuleId::U1,
+        "A slow path costs repeated flights that become rarer, and no handshake.",
+        "RFC 8085 §3.1.1",
+    ),
+    in_scenarios(
         RuleId::H1,
         "Heartbeats keep an idle connection alive across losses, and tell when the peer is gone.",
         "RFC 6520",
@@ -214,6 +245,7 @@ const fn every_run(id: RuleId, demands: &'static str, reference: &'static str) -
         demands,
         reference,
         every_run: true,
+        absent: None,
     }
 }
 
@@ -221,6 +253,18 @@ const fn in_scenarios(id: RuleId, demands: &'static str, reference: &'static str
     Rule {
         every_run: false,
         ..every_run(id, demands, reference)
+    }
+}
+
+const fn not_in_1_2(
+    id: RuleId,
+    demands: &'static str,
+    reference: &'static str,
+    why: &'static str,
+) -> Rule {
+    Rule {
+        absent: Some(why),
+        ..in_scenarios(id, demands, reference)
     }
 }
 

@@ -20,12 +20,13 @@ use crate::netns::{NamespaceError, Network, server_addr};
 use crate::relay::Relay;
 use crate::report::replay;
 use crate::scenario::{Family, Play, Scenario};
+use crate::sim::Shape;
 use crate::verdict::{Need, Observation, Skip, Verdict, judge};
 use crate::wire::Engine;
 use stage::Stage;
 
-pub use evidence::evidence_folder;
 pub(crate) use evidence::write_evidence;
+pub use evidence::{evidence_folder, newest_reports};
 
 /// Where runs are played.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,6 +147,10 @@ pub(crate) fn seed_of(seed: u64, slug: &str) -> u64 {
 impl Lab {
     /// Plays `job` and judges it.
     pub fn run(&self, job: &Job<'_>) -> Finished {
+        if let Some(why) = needs_the_simulator(job.scenario) {
+            let need = Need::Sim;
+            return Finished::untried(Verdict::Skipped(Skip { need, why }));
+        }
         for (implementation, role) in [
             (job.play.server, Role::Server),
             (job.play.client, Role::Client),
@@ -215,6 +220,23 @@ impl Lab {
         Ok(seen)
     }
 }
+
+/// Why no real programs play this scenario, if so.
+fn needs_the_simulator(scenario: &Scenario) -> Option<String> {
+    if scenario.handshake != Shape::Full {
+        let shape = scenario.handshake;
+        return Some(format!(
+            "the {shape} handshake is played by --backend sim only"
+        ));
+    }
+    (scenario.deadline > MOST_REAL_TIME).then(|| {
+        let deadline = humantime::format_duration(scenario.deadline);
+        format!("it takes up to {deadline}, which --backend sim spends in no time")
+    })
+}
+
+/// What takes longer is left to the virtual clock: all of the lab's runs must take two minutes.
+const MOST_REAL_TIME: Duration = Duration::from_secs(100);
 
 /// Writes what comes after the server's own certificate in its chain to a file of its own, for
 /// programs that want the two apart.

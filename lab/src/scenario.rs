@@ -19,7 +19,8 @@ use std::time::Duration;
 use dtls_certs::Profile;
 use serde::{Deserialize, Serialize};
 
-use crate::rules::RuleId;
+use crate::rules::{BugId, RuleId};
+use crate::sim::Shape;
 
 pub use crate::wire::forgery::Forgery;
 pub use crate::wire::inject::{Icmp, Inject, Payload, Trigger};
@@ -58,6 +59,12 @@ pub struct Scenario {
     pub line: usize,
     /// Ids of the rules this scenario shows.
     pub shows: Vec<RuleId>,
+    /// Ids of the known bugs it would find.
+    pub finds: Vec<BugId>,
+    /// The kind of handshake; other than `full` only the simulator plays it.
+    pub handshake: Shape,
+    /// Whether the client has another pre-shared key than the server.
+    pub wrong_key: bool,
     /// When the lab gives up waiting for the endpoints.
     pub deadline: Duration,
     /// Who plays, each a run of its own.
@@ -196,6 +203,20 @@ pub struct Expect {
     pub heartbeats: [Option<Bound>; 2],
     /// KiB of memory by which the server may grow while attackers are at work.
     pub server_growth: Option<Bound>,
+    /// Datagrams that both ends send, all in all.
+    pub datagrams: Option<Bound>,
+    /// When flights are sent again.
+    pub repeats: Vec<Repeats>,
+}
+
+/// When a flight is sent again that nobody answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Repeats {
+    /// The flight.
+    pub flight: u8,
+    /// The time of each repetition, counted from the first transmission; what comes after the last of
+    /// these is not looked at.
+    pub after: Vec<Duration>,
 }
 
 /// How a run ends.

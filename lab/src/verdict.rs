@@ -4,6 +4,7 @@
 //! after a failed handshake, and some end with 1 after a good one. Pure.
 
 mod check;
+mod repeats;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -61,6 +62,8 @@ pub enum Need {
     Control,
     /// Real programs, sockets or threads, which the simulator has not.
     Wire,
+    /// A virtual clock, or ends that no program plays.
+    Sim,
 }
 
 impl Need {
@@ -71,6 +74,7 @@ impl Need {
             Self::Ipv6 => "ipv6",
             Self::Control => "control",
             Self::Wire => "wire",
+            Self::Sim => "sim",
         }
     }
 }

@@ -136,7 +136,7 @@ impl FlightTracker {
             (_, MessageType::HelloRequest | MessageType::Other(_)) => None,
             (Direction::ToServer, MessageType::ClientHello) => {
                 let cookie = match &fragment.hello {
-                    Some(hello) => hello.cookie,
+                    Some(hello) => hello.has_cookie(),
                     // A later fragment: the hello with the cookie is the client's second message.
                     None => fragment.message_seq > 0,
                 };

@@ -91,6 +91,7 @@ fn fragments(body: &[u8]) -> Option<Vec<Fragment>> {
             offset,
             fragment_length,
             hello,
+            body: part.to_vec(),
         });
     }
     (!fragments.is_empty()).then_some(fragments)
@@ -103,7 +104,9 @@ fn client_hello(part: &[u8]) -> Option<ClientHello> {
     let random = rest.take(32)?.try_into().ok()?;
     let session_id = rest.u8()?;
     rest.take(session_id.into())?;
-    let cookie = rest.u8()? > 0;
+    let cookie = usize::from(rest.u8()?);
+    // A fragment may end within it.
+    let cookie = rest.0[..cookie.min(rest.0.len())].to_vec();
     Some(ClientHello { random, cookie })
 }
 

@@ -46,7 +46,9 @@ pub(crate) fn client_hello(random: u8, cookie: bool) -> Vec<u8> {
 }
 
 pub(crate) fn hello_verify() -> Vec<u8> {
-    message(3, 0, &[0xfe, 0xff, 2, 1, 2])
+    let mut body = vec![0xfe, 0xff, 32];
+    body.extend([7; 32]);
+    message(3, 0, &body)
 }
 
 pub(crate) fn server_hello() -> Vec<u8> {

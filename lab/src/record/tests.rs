@@ -35,8 +35,8 @@ fn hello_with_cookie_differs_from_hello_without() {
         Content::Handshake(fragments) => fragments[0].hello.clone().unwrap(),
         other => panic!("{other:?}"),
     };
-    assert!(hello(true).cookie);
-    assert!(!hello(false).cookie);
+    assert!(hello(true).has_cookie());
+    assert!(!hello(false).has_cookie());
     assert_eq!(hello(true).random, [3; 32]);
     assert_eq!(
         describe(&parse(&sample::client_hello(3, true))),

@@ -98,3 +98,48 @@ fn last_flight_that_nobody_asked_for_breaks_t6() {
     datagrams.push((direction, last));
     assert_eq!(broken_by(&datagrams), [RuleId::T6]);
 }
+
+#[test]
+fn flight_4_for_a_cookie_that_was_not_asked_for_breaks_c3() {
+    let mut datagrams = handshake();
+    let (_, question) = &mut datagrams[1];
+    *question.last_mut().expect("a cookie") ^= 1;
+    let broken = broken_by(&datagrams);
+    assert!(broken.contains(&RuleId::C3), "{broken:?}");
+    assert!(!broken.contains(&RuleId::C1), "{broken:?}");
+}
+
+#[test]
+fn hello_verify_request_that_nobody_asked_for_breaks_c5() {
+    let mut datagrams = handshake();
+    let again = datagrams[1].clone();
+    datagrams.insert(2, again);
+    assert!(broken_by(&datagrams).contains(&RuleId::C5));
+}
+
+#[test]
+fn message_that_comes_again_as_another_breaks_t3() {
+    let mut datagrams = handshake();
+    let (direction, mut again) = datagrams[3].clone();
+    again[LAST_OF_NUMBER] += 90;
+    // The last byte of its first message.
+    let length = usize::from(again[12]);
+    again[13 + length - 1] ^= 1;
+    datagrams.insert(4, (direction, again));
+    assert_eq!(broken_by(&datagrams), [RuleId::T3]);
+}
+
+#[test]
+fn alert_of_an_end_that_goes_on_breaks_r2() {
+    let mut datagrams = handshake();
+    let alert = sample::record(21, 0, 99, &[2, 40]);
+    datagrams.insert(4, (Direction::ToServer, alert));
+    assert_eq!(broken_by(&datagrams), [RuleId::R2]);
+}
+
+#[test]
+fn alert_of_an_end_that_ends_breaks_nothing() {
+    let mut datagrams = handshake();
+    datagrams.push((Direction::ToServer, sample::record(21, 1, 99, &[0; 26])));
+    assert_eq!(broken_by(&datagrams), []);
+}

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::RuleId;
 use crate::packet::Direction;
-use crate::record::{Content, MessageType, Place, Record};
+use crate::record::{Content, ContentType, Fragment, MessageType, Place, Record};
 
 /// A datagram an endpoint has sent, before anything becomes of it.
 #[derive(Debug, Clone, Copy)]
@@ -63,9 +63,18 @@ struct Flow {
     handshake: u32,
     /// Bytes from and to the client's address before it has returned a cookie.
     unverified: Exchanged,
-    verified: bool,
+    /// The cookies the server has asked for, and how often it did.
+    cookies: Vec<Vec<u8>>,
+    questions: u32,
+    /// Hellos that have reached the server, whoever sent them.
+    hellos_arrived: u32,
+    returned: Returned,
     /// Somebody else sends hellos as well: which hello an answer is for cannot be told any more.
     meddled: bool,
+    /// The alert each end has sent.
+    alerts: [Option<String>; 2],
+    /// Parts of each end's messages, by number of the message.
+    parts: [HashMap<u16, Vec<Part>>; 2],
     /// Record numbers of the client's hellos without and with a cookie.
     hellos: [BTreeSet<u64>; 2],
     server_hello_seen: bool,
@@ -78,17 +87,47 @@ struct Flow {
     on_their_way: HashMap<(Direction, u64), Arriving>,
 }
 
+/// The best that was done towards returning a cookie.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Returned {
+    #[default]
+    None,
+    /// One that the server had not asked this address for.
+    Wrong,
+    /// One that it had.
+    Right,
+}
+
+/// A part of a message, as it was sent.
+#[derive(Debug)]
+struct Part {
+    message: MessageType,
+    length: u32,
+    offset: u32,
+    body: Vec<u8>,
+}
+
 #[derive(Debug, Default)]
 struct Exchanged {
     received: usize,
     sent: usize,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Arriving {
     length: usize,
-    returns_cookie: bool,
+    hello: Option<Cookie>,
     asks_for_last: bool,
+}
+
+/// What a datagram with a hello, or with a part of one, says of a cookie.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Cookie {
+    None,
+    /// Perhaps only its beginning.
+    Some(Vec<u8>),
+    /// A later part of a hello: it cannot be told.
+    Unseen,
 }
 
 impl Watcher {
@@ -108,15 +147,18 @@ impl Watcher {
             flow.note_hellos(seen, place);
             broken.extend(flow.cookie_first(place));
             broken.extend(flow.number_of_the_hello(seen));
+            broken.extend(flow.question_on_demand(place));
             broken.extend(flow.last_on_demand(place));
         }
         broken.extend(flow.fresh_numbers(seen));
+        broken.extend(flow.same_messages(seen));
         broken.extend(flow.amplification(seen));
+        broken.extend(flow.alert_and_on(seen));
         flow.on_their_way.insert(
             (seen.direction, seen.ordinal),
             Arriving {
                 length: seen.length,
-                returns_cookie: seen.place.is_some_and(|place| place.flight == 3),
+                hello: hello_of(seen.records),
                 asks_for_last: seen.place.is_some_and(asks_for_last),
             },
         );
@@ -134,12 +176,11 @@ impl Watcher {
                 ordinal,
             } => {
                 let flow = self.flows.entry(flow).or_default();
-                let Some(of) = flow.on_their_way.get(&(direction, ordinal)).copied() else {
+                let Some(of) = flow.on_their_way.get(&(direction, ordinal)).cloned() else {
                     return;
                 };
                 if direction == Direction::ToServer {
-                    flow.unverified.received += of.length;
-                    flow.verified |= of.returns_cookie;
+                    flow.reaches_server(of.length, of.hello);
                 }
                 flow.asked_for_last += u32::from(of.asks_for_last);
             }
@@ -151,11 +192,11 @@ impl Watcher {
             } => {
                 let flow = self.flows.entry(flow).or_default();
                 if direction == Direction::ToServer {
-                    flow.unverified.received += length;
+                    flow.reaches_server(length, hello_of(records));
                 }
                 let handshake = |record: &Record| {
                     matches!(record.content, Content::Handshake(_))
-                        || record.content_type == crate::record::ContentType::Handshake
+                        || record.content_type == ContentType::Handshake
                 };
                 if records.iter().any(handshake) {
                     flow.meddled = true;
@@ -173,7 +214,10 @@ impl Flow {
         *self = Self {
             handshake,
             unverified: std::mem::take(&mut self.unverified),
-            verified: self.verified,
+            cookies: std::mem::take(&mut self.cookies),
+            questions: self.questions,
+            hellos_arrived: self.hellos_arrived,
+            returned: self.returned,
             meddled: self.meddled,
             on_their_way: std::mem::take(&mut self.on_their_way),
             ..Self::default()
@@ -181,18 +225,59 @@ impl Flow {
     }
 
     fn note_hellos(&mut self, seen: &Passing<'_>, place: &Place) {
+        let asked = fragments_of(seen.records).filter_map(Fragment::cookie_asked_for);
+        for cookie in asked {
+            if !self.cookies.iter().any(|known| known == cookie) {
+                self.cookies.push(cookie.to_vec());
+            }
+        }
         if place.flight == 1 || place.flight == 3 {
             let hellos = &mut self.hellos[usize::from(place.flight == 3)];
             hellos.extend(seen.records.iter().map(|record| record.seq));
         }
     }
 
-    /// C1.
+    fn reaches_server(&mut self, length: usize, hello: Option<Cookie>) {
+        self.unverified.received += length;
+        let Some(cookie) = hello else { return };
+        self.hellos_arrived += 1;
+        let returned = match cookie {
+            Cookie::None => Returned::None,
+            Cookie::Some(cookie) if self.cookies.iter().any(|it| it.starts_with(&cookie)) => {
+                Returned::Right
+            }
+            Cookie::Some(_) => Returned::Wrong,
+            Cookie::Unseen => Returned::Right,
+        };
+        self.returned = self.returned.max(returned);
+    }
+
+    /// C1 and C3.
     fn cookie_first(&self, place: &Place) -> Breach {
-        let hasty = place.flight == 4 && self.hellos[1].is_empty() && !self.meddled;
-        hasty.then(|| {
-            let what = "the server sent flight 4 to a client that had returned no cookie";
-            (RuleId::C1, what.to_owned())
+        let (rule, what) = match self.returned {
+            Returned::None => (RuleId::C1, "no cookie"),
+            Returned::Wrong => (
+                RuleId::C3,
+                "none but cookies that it had not asked that address for",
+            ),
+            Returned::Right => return None,
+        };
+        (place.flight == 4).then(|| {
+            let what = format!("the server sent flight 4 to a client that had returned {what}");
+            (rule, what)
+        })
+    }
+
+    /// C5.
+    fn question_on_demand(&mut self, place: &Place) -> Breach {
+        if place.flight != 2 {
+            return None;
+        }
+        self.questions += 1;
+        (self.questions > self.hellos_arrived).then(|| {
+            let (questions, hellos) = (self.questions, self.hellos_arrived);
+            let what = format!("{questions} HelloVerifyRequests were sent for {hellos} hellos");
+            (RuleId::C5, what)
         })
     }
 
@@ -225,7 +310,7 @@ impl Flow {
 
     /// C4.
     fn amplification(&mut self, seen: &Passing<'_>) -> Breach {
-        if self.verified || seen.direction == Direction::ToServer {
+        if self.returned == Returned::Right || seen.direction == Direction::ToServer {
             return None;
         }
         self.unverified.sent += seen.length;
@@ -258,6 +343,74 @@ impl Flow {
         Some((RuleId::T3, what))
     }
 
+    /// T3 as well: the bytes of a message are the same whenever they are sent.
+    fn same_messages(&mut self, seen: &Passing<'_>) -> Breach {
+        if self.meddled || self.handshake > 1 {
+            return None;
+        }
+        for fragment in fragments_of(seen.records) {
+            // Each HelloVerifyRequest is made anew, and its cookie may be another one.
+            if fragment.message == MessageType::HelloVerifyRequest {
+                continue;
+            }
+            let parts = self.parts[seen.direction as usize]
+                .entry(fragment.message_seq)
+                .or_default();
+            if let Some(other) = parts.iter().find(|part| !part.agrees_with(fragment)) {
+                let what = format!(
+                    "message {} was a {} of {} bytes and came again {} as another",
+                    fragment.message_seq, other.message, other.length, seen.direction
+                );
+                return Some((RuleId::T3, what));
+            }
+            let known = |part: &Part| {
+                part.offset == fragment.offset && part.body.len() == fragment.body.len()
+            };
+            if !parts.iter().any(known) {
+                parts.push(Part {
+                    message: fragment.message,
+                    length: fragment.length,
+                    offset: fragment.offset,
+                    body: fragment.body.clone(),
+                });
+            }
+        }
+        None
+    }
+
+    /// R2: whoever sends an alert means the end; one that goes on has answered noise.
+    fn alert_and_on(&mut self, seen: &Passing<'_>) -> Breach {
+        let alert = &mut self.alerts[seen.direction as usize];
+        for record in seen.records {
+            let goes_on = match (&record.content, record.content_type) {
+                // The answer to a HelloRequest that is declined (RFC 5246 §7.2.2).
+                (
+                    Content::Alert {
+                        description: NO_RENEGOTIATION,
+                        ..
+                    },
+                    _,
+                ) => false,
+                (Content::Alert { level, description }, _) => {
+                    alert.get_or_insert_with(|| format!("alert({level},{description})"));
+                    false
+                }
+                (Content::Encrypted, ContentType::Alert) => {
+                    alert.get_or_insert_with(|| "an encrypted alert".to_owned());
+                    false
+                }
+                (Content::Encrypted, ContentType::ApplicationData) => true,
+                (Content::Handshake(_), _) => true,
+                _ => false,
+            };
+            if goes_on && let Some(alert) = alert {
+                let what = format!("{alert} was sent {}, and the end went on", seen.direction);
+                return Some((RuleId::R2, what));
+            }
+        }
+        None
+    }
+
     /// T6 and T7: the last flight answers, and has no timer.
     fn last_on_demand(&self, place: &Place) -> Breach {
         let last_flight = if place.resumed { 5 } else { 6 };
@@ -271,6 +424,52 @@ impl Flow {
         })
     }
 }
+
+impl Part {
+    /// Whether both can be parts of one message.
+    fn agrees_with(&self, other: &Fragment) -> bool {
+        if (self.message, self.length) != (other.message, other.length) {
+            return false;
+        }
+        let start = self.offset.max(other.offset);
+        let end = (self.offset + length_of(&self.body)).min(other.offset + length_of(&other.body));
+        let of = |offset: u32, body: &[u8]| {
+            let part = (start - offset) as usize..(end - offset) as usize;
+            body.get(part).map(<[u8]>::to_vec)
+        };
+        start >= end || of(self.offset, &self.body) == of(other.offset, &other.body)
+    }
+}
+
+fn length_of(body: &[u8]) -> u32 {
+    u32::try_from(body.len()).unwrap_or(u32::MAX)
+}
+
+fn fragments_of(records: &[Record]) -> impl Iterator<Item = &Fragment> {
+    records
+        .iter()
+        .filter_map(|record| match &record.content {
+            Content::Handshake(fragments) => Some(fragments),
+            _ => None,
+        })
+        .flatten()
+}
+
+/// What a datagram with a hello says of a cookie.
+fn hello_of(records: &[Record]) -> Option<Cookie> {
+    let mut hellos =
+        fragments_of(records).filter(|fragment| fragment.message == MessageType::ClientHello);
+    let fragment = hellos.next()?;
+    Some(match &fragment.hello {
+        Some(hello) if hello.has_cookie() => Cookie::Some(hello.cookie.clone()),
+        Some(_) => Cookie::None,
+        None if fragment.message_seq > 0 => Cookie::Unseen,
+        None => Cookie::None,
+    })
+}
+
+/// RFC 5246 §7.2.
+const NO_RENEGOTIATION: u8 = 100;
 
 /// Whether a datagram ends the flight that the last one answers.
 fn asks_for_last(place: &Place) -> bool {

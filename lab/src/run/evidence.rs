@@ -1,5 +1,6 @@
 //! What a run leaves behind, besides the programs' own logs. Run's thread.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -32,6 +33,43 @@ fn write_json_lines<T: Serialize>(
         file.write_all(b"\n")?;
     }
     file.flush()
+}
+
+/// The newest report of each backend among those below `out`; none where nothing was run.
+///
+/// # Errors
+///
+/// What the file system says.
+pub fn newest_reports(out: &Path) -> io::Result<Vec<PathBuf>> {
+    #[derive(serde::Deserialize)]
+    struct Head {
+        backend: String,
+    }
+    let entries = match fs::read_dir(out) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut folders = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        // Not the link to the latest.
+        if entry.file_type()?.is_dir() {
+            folders.push(entry.path());
+        }
+    }
+    // Their names begin with the time.
+    folders.sort();
+    let mut newest: BTreeMap<String, PathBuf> = BTreeMap::new();
+    for folder in folders {
+        let report = folder.join("report.json");
+        // A run that was broken off has left none.
+        let Ok(text) = fs::read_to_string(&report) else {
+            continue;
+        };
+        let head: Head = serde_json::from_str(&text)?;
+        newest.insert(head.backend, report);
+    }
+    Ok(newest.into_values().collect())
 }
 
 /// A folder for this run's evidence below `out`, new and named by time and seed.

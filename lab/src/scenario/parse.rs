@@ -11,15 +11,19 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use dtls_certs::{Profile, Role};
+use strum::VariantNames;
 use toml::Spanned;
 
 use self::inject::inject;
 use self::selector::selector;
-use super::raw::{Raw, RawExpect, RawLink, RawLinks, RawPlay, RawRule};
+use super::raw::{Raw, RawExpect, RawLink, RawLinks, RawPlay, RawRepeats, RawRule};
 use super::refusal::{Problem, Refusal, did_you_mean, explain, locate, problem};
 use super::{
-    Action, Expect, Family, Implementation, Link, Mtu, Outcome, Play, Rule, SHORT_LINE, Scenario,
+    Action, Expect, Family, Implementation, Link, Mtu, Outcome, Play, Repeats, Rule, SHORT_LINE,
+    Scenario,
 };
+use crate::rules::{BUGS, RULES};
+use crate::sim::Shape;
 
 /// The scenario in one file.
 ///
@@ -144,6 +148,17 @@ fn check(file: &Path, raw: Raw) -> Result<Scenario, Problem> {
     }
     let plays = plays(raw.play, clients, raw.in_turn.is_some())?;
     let certificate = certificate(raw.certificate)?;
+    let shows = of_dtls_1_2(raw.rules, |id| {
+        RULES.iter().find(|rule| rule.id == *id)?.absent
+    })?;
+    let finds = of_dtls_1_2(raw.bugs, |id| BUGS.iter().find(|bug| bug.id == *id)?.absent)?;
+    let handshake = handshake(raw.handshake)?;
+    if raw.wrong_key && !matches!(handshake, Shape::Psk | Shape::PskSplit) {
+        return problem(
+            raw.name.span(),
+            "`wrong_key` is about a pre-shared key; write handshake = \"psk\"",
+        );
+    }
     let (to_server, to_client) = links(raw.link)?;
     let rules = raw
         .rule
@@ -162,7 +177,8 @@ fn check(file: &Path, raw: Raw) -> Result<Scenario, Problem> {
         .map(|one| inject(one, &families, raw.attacker))
         .collect::<Result<Vec<_>, _>>()?;
     let perfect = to_server == Link::default() && to_client == Link::default();
-    let faultless = perfect && rules.is_empty() && injects.is_empty() && clients == 1;
+    let faultless =
+        perfect && rules.is_empty() && injects.is_empty() && clients == 1 && !raw.wrong_key;
     if raw.control.is_none() && !faultless {
         return problem(
             raw.name.span(),
@@ -183,7 +199,10 @@ fn check(file: &Path, raw: Raw) -> Result<Scenario, Problem> {
         certificate,
         quiet: raw.quiet.0,
         line: raw.line.map_or(SHORT_LINE, |line| line.get().into()),
-        shows: raw.rules,
+        shows,
+        finds,
+        handshake,
+        wrong_key: raw.wrong_key,
         deadline: raw.deadline.0,
         plays,
         to_server,
@@ -217,6 +236,48 @@ fn certificate(raw: Option<Spanned<String>>) -> Result<Profile, Problem> {
             valid.join(", ")
         ),
     )
+}
+
+/// Ids of what DTLS 1.2 has.
+///
+/// # Errors
+///
+/// One that it has not.
+fn of_dtls_1_2<T: std::fmt::Display>(
+    ids: Vec<Spanned<T>>,
+    absent: impl Fn(&T) -> Option<&'static str>,
+) -> Result<Vec<T>, Problem> {
+    ids.into_iter()
+        .map(|id| match absent(id.get_ref()) {
+            None => Ok(id.into_inner()),
+            Some(why) => problem(
+                id.span(),
+                format!("{} is not of DTLS 1.2: {why}", id.get_ref()),
+            ),
+        })
+        .collect()
+}
+
+/// The kind of handshake, a full one if none is named.
+///
+/// # Errors
+///
+/// A name that none has.
+fn handshake(raw: Option<Spanned<String>>) -> Result<Shape, Problem> {
+    let Some(raw) = raw else {
+        return Ok(Shape::Full);
+    };
+    let name = raw.get_ref();
+    name.parse().or_else(|_| {
+        problem(
+            raw.span(),
+            format!(
+                "there is no handshake `{name}`{}; valid here: {}",
+                did_you_mean(name, Shape::VARIANTS.iter().copied()),
+                Shape::VARIANTS.join(", ")
+            ),
+        )
+    })
 }
 
 /// Each family once, both if none is named.
@@ -421,6 +482,12 @@ fn expect(raw: Spanned<RawExpect>) -> Result<Expect, Problem> {
         longest_after: raw.longest_after.into(),
         heartbeats: raw.heartbeats.into(),
         server_growth: raw.server_growth,
+        datagrams: raw.datagrams,
+        repeats: raw
+            .repeats
+            .into_iter()
+            .map(repeats)
+            .collect::<Result<_, _>>()?,
     };
     if expect
         .handshake_max
@@ -438,6 +505,28 @@ fn expect(raw: Spanned<RawExpect>) -> Result<Expect, Problem> {
         );
     }
     Ok(expect)
+}
+
+/// When a flight comes again.
+///
+/// # Errors
+///
+/// Times that are not in order.
+fn repeats(raw: Spanned<RawRepeats>) -> Result<Repeats, Problem> {
+    let span = raw.span();
+    let raw = raw.into_inner();
+    let after: Vec<Duration> = raw.after.into_iter().map(|time| time.0).collect();
+    if after.is_empty() || after[0].is_zero() || !after.is_sorted_by(|one, next| one < next) {
+        return problem(
+            span,
+            "`after` lists when the flight is sent again, counted from the first time and in order, \
+             such as [\"1s\", \"3s\", \"7s\"]",
+        );
+    }
+    Ok(Repeats {
+        flight: raw.flight.0,
+        after,
+    })
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use toml::Spanned;
 
 use super::{Action, Attacker, Bound, Family, Forgery, Implementation, Leave, Outcome};
 use crate::packet::Direction;
-use crate::rules::RuleId;
+use crate::rules::{BugId, RuleId};
 
 pub(super) use values::{
     Epoch, Flight, Message, OneOrMore, Percent, RawContentType, RawPosition, RuntLength,
@@ -40,7 +40,12 @@ pub(super) struct Raw {
     pub(super) quiet: Time,
     pub(super) line: Option<NonZeroU16>,
     #[serde(default)]
-    pub(super) rules: Vec<RuleId>,
+    pub(super) rules: Vec<Spanned<RuleId>>,
+    #[serde(default)]
+    pub(super) bugs: Vec<Spanned<BugId>>,
+    pub(super) handshake: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) wrong_key: bool,
     #[serde(default = "usual_deadline")]
     pub(super) deadline: Time,
     #[serde(default)]
@@ -272,6 +277,16 @@ pub(super) struct RawExpect {
     #[serde(default)]
     pub(super) heartbeats: RawDirections,
     pub(super) server_growth: Option<Bound>,
+    pub(super) datagrams: Option<Bound>,
+    #[serde(default)]
+    pub(super) repeats: Vec<Spanned<RawRepeats>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawRepeats {
+    pub(super) flight: Flight,
+    pub(super) after: Vec<Time>,
 }
 
 #[derive(Deserialize, Default)]

@@ -7,7 +7,7 @@ use crate::observe::{EventKind, Handshake};
 use crate::packet::Direction;
 use crate::scenario::{Action, Implementation, Outcome, Play, Scenario};
 
-use super::{Exchange, Observation};
+use super::{Exchange, Observation, repeats};
 
 /// Whether the relay carried everything the scenario did not take away.
 pub(super) fn lab_did_its_part(seen: &Observation) -> Result<(), String> {
@@ -57,6 +57,8 @@ pub(super) fn endpoints(
     play: &Play,
     seen: &Observation,
 ) -> Result<(), String> {
+    // First: a rule says more about an end than what came of breaking it.
+    rules(seen)?;
     match scenario.expect.outcome {
         Outcome::Echo => {
             echo(scenario, seen)?;
@@ -67,10 +69,10 @@ pub(super) fn endpoints(
         Outcome::ClientGone => client_gone(seen)?,
         Outcome::HandshakeTimeout => handshake_timeout(seen)?,
     }
+    repeats::as_expected(scenario, &seen.trace)?;
     on_the_wire(scenario, seen)?;
     server_growth(scenario, seen)?;
     counters(scenario, play, seen)?;
-    rules(seen)?;
     threads_left(scenario, play, seen)?;
     if play.server == Implementation::Ours && seen.server.killed {
         return Err("the server still ran 5 s after it was asked to end".to_owned());
@@ -233,6 +235,11 @@ fn on_the_wire(scenario: &Scenario, seen: &Observation) -> Result<(), String> {
     let (trace, counted) = (&seen.trace, |number: usize| number as u64);
     let [to_server, to_client] = Direction::BOTH.map(|direction| direction as usize);
     let numbers = [
+        (
+            "datagrams sent",
+            expect.datagrams,
+            counted(trace.decisions().count()),
+        ),
         ("IP fragments sent", expect.fragments, trace.fragments),
         (
             "heartbeats to the server",
