@@ -186,6 +186,16 @@ pub fn router_addr(family: Family) -> IpAddr {
     }
 }
 
+/// An address beyond the wire, among those that stand in documents (RFC 5737, RFC 3849): the nth that a
+/// client gets from a NAT. The server's default route leads there.
+pub fn foreign_addr(family: Family, number: usize) -> IpAddr {
+    let host = u8::try_from(number % 250).expect("below 250") + 1;
+    match family {
+        Family::Ipv4 => Ipv4Addr::new(198, 51, 100, host).into(),
+        Family::Ipv6 => Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, host.into()).into(),
+    }
+}
+
 impl Network {
     /// Makes and joins the three namespaces; the calling thread ends up in the wire's.
     ///

@@ -145,6 +145,8 @@ pub struct Trace {
     pub fragments: u64,
     /// Datagrams that carry a heartbeat, by direction.
     pub heartbeats: [u64; 2],
+    /// Datagrams that the server has sent to a place where the network has put the client in mid-run.
+    pub sent_to_new_place: u64,
     /// Bytes of the longest IP packet that carried a datagram since the latest forgery, by direction.
     pub longest: [usize; 2],
     /// Set when the relay has stopped, with its reason if that is not our request.
@@ -195,11 +197,14 @@ impl Trace {
             direction,
             ordinal: decision.ordinal,
             length: decision.length,
+            rebound: decision.rebound > 0,
             place: decision.place.as_ref(),
             records,
         });
         let longest = &mut self.longest[direction as usize];
         *longest = (*longest).max(decision.length);
+        let to_new_place = direction == Direction::ToClient && decision.rebound > 0;
+        self.sent_to_new_place += u64::from(to_new_place);
         let number = decision.place.map_or(0, |place| place.handshake);
         let handshake = self.handshake_mut(decision.flow, number);
         handshake.started.get_or_insert(at);

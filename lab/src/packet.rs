@@ -192,6 +192,42 @@ pub fn fix_checksums(frame: &mut [u8]) {
     }
 }
 
+/// Which end of a datagram's path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PathEnd {
+    /// Where it comes from.
+    Source,
+    /// Where it goes.
+    Destination,
+}
+
+/// Writes another address and port at one end of the datagram's path, as a NAT does, and makes the
+/// checksums right. A frame that carries no whole UDP datagram of that IP version stays as it is.
+pub fn readdress(frame: &mut [u8], end: PathEnd, to: SocketAddr) {
+    let Some(part) = UdpPart::of(frame) else {
+        return;
+    };
+    let second = usize::from(end == PathEnd::Destination);
+    let mut write = |at: usize, bytes: &[u8]| frame[at..at + bytes.len()].copy_from_slice(bytes);
+    match (&part.addresses, to.ip()) {
+        (Addresses::V4(..), IpAddr::V4(ip)) => {
+            write(
+                Ethernet2Header::LEN + IPV4_SOURCE + 4 * second,
+                &ip.octets(),
+            );
+        }
+        (Addresses::V6(..), IpAddr::V6(ip)) => {
+            write(
+                Ethernet2Header::LEN + IPV6_SOURCE + 16 * second,
+                &ip.octets(),
+            );
+        }
+        _ => return,
+    }
+    write(part.udp.start + 2 * second, &to.port().to_be_bytes());
+    fix_checksums(frame);
+}
+
 /// Flips single bits of the datagram's payload, each counted modulo the payload's length in
 /// bits, and makes the checksums right again, so that the damage reaches the DTLS
 /// implementation instead of dying in the kernel.
@@ -252,6 +288,10 @@ impl UdpPart {
 
 /// Offset of the checksum in the UDP header (RFC 768).
 const UDP_CHECKSUM: usize = 6;
+/// Offset of the source address in the IPv4 header (RFC 791 §3.1); the destination's follows.
+const IPV4_SOURCE: usize = 12;
+/// Offset of the source address in the IPv6 header (RFC 8200 §3); the destination's follows.
+const IPV6_SOURCE: usize = 8;
 /// Offset of the checksum in the IPv4 header (RFC 791 §3.1).
 const IPV4_CHECKSUM: usize = 10;
 

@@ -22,9 +22,10 @@ use serde::{Deserialize, Serialize};
 use crate::rules::{BugId, RuleId};
 use crate::sim::Shape;
 
+pub use crate::wire::change::{Blackhole, Rebind, Rebound};
 pub use crate::wire::forgery::Forgery;
 pub use crate::wire::inject::{Icmp, Inject, Payload, Trigger};
-pub use crate::wire::link::{Chance, Link, Mtu};
+pub use crate::wire::link::{Chance, GeModel, Link, Mtu, Rate};
 pub use crate::wire::rule::{Action, Rule};
 pub use crate::wire::selector::{Position, Selector};
 
@@ -77,6 +78,10 @@ pub struct Scenario {
     pub rules: Vec<Rule>,
     /// What an attacker adds.
     pub injects: Vec<Inject>,
+    /// When nothing comes through.
+    pub blackholes: Vec<Blackhole>,
+    /// When a NAT gives the clients other places.
+    pub rebinds: Vec<Rebind>,
     /// What must be seen.
     pub expect: Expect,
 }
@@ -228,6 +233,9 @@ pub enum Outcome {
     Echo,
     /// The client is killed once data has flowed, and the server ends the connection by itself.
     ClientGone,
+    /// Once data has flowed the network gives the client another place: what it sends from there is
+    /// answered by nothing of the old connection, and the server ends that by itself.
+    CutOff,
     /// No client completes its handshake, and both ends give up by their own deadline and say so.
     HandshakeTimeout,
 }
@@ -284,6 +292,27 @@ impl Scenario {
     /// The first thing that is wrong, with line and column.
     pub fn parse(file: impl Into<PathBuf>, text: &str) -> Result<Self, Refusal> {
         parse::scenario(&file.into(), text)
+    }
+
+    /// Whether something happens as soon as application data has flowed.
+    #[must_use]
+    pub fn awaits_data(&self) -> bool {
+        self.triggers()
+            .any(|trigger| matches!(trigger, Trigger::Established))
+    }
+
+    fn triggers(&self) -> impl Iterator<Item = &Trigger> {
+        let injects = self.injects.iter().map(|one| &one.trigger);
+        let holes = self.blackholes.iter().map(|one| &one.trigger);
+        let rebinds = self.rebinds.iter().map(|one| &one.trigger);
+        injects.chain(holes).chain(rebinds)
+    }
+
+    /// How long at most nothing comes through after something set a blackhole off.
+    #[must_use]
+    pub fn longest_outage(&self) -> Duration {
+        let holes = self.blackholes.iter();
+        holes.map(Blackhole::over_after).max().unwrap_or_default()
     }
 
     /// The link in one direction.

@@ -235,8 +235,8 @@ pub fn run_all(
 fn least_time(scenario: &Scenario) -> Duration {
     match scenario.expect.outcome {
         Outcome::HandshakeTimeout => scenario.deadline,
-        Outcome::ClientGone => scenario.quiet,
-        Outcome::Echo => scenario.expect.handshake_min + scenario.quiet,
+        Outcome::ClientGone | Outcome::CutOff => scenario.quiet,
+        Outcome::Echo => scenario.expect.handshake_min + scenario.quiet + scenario.longest_outage(),
     }
 }
 

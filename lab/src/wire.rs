@@ -7,33 +7,41 @@
 //! The way of one datagram through [`Engine::offer`]:
 //! 1. its flow, by the client's address in order of first appearance;
 //! 2. its ordinal in that flow and direction, and its place in the handshake;
-//! 3. if it exceeds the link's MTU it is lost, and its sender perhaps told; else the first rule that
-//!    selects it decides its fate, else the link's own chances do;
-//! 4. the link's delay and jitter, if it is delivered at all;
+//! 3. if it exceeds the link's MTU it is lost, and its sender perhaps told; so it is in a blackhole, and
+//!    where the NAT has forgotten its address; else the first rule that selects it decides its fate, else
+//!    the link's own chances do; and it is lost if the link's queue is full;
+//! 4. the link's delay, jitter and rate, if it is delivered at all;
 //! 5. held datagrams it releases by passing them;
-//! 6. what attackers send because they saw it.
+//! 6. what attackers and the network do because of it.
 
+pub mod change;
 pub mod decision;
+mod flow;
 pub mod forgery;
 pub mod inject;
 pub mod link;
+mod queue;
 pub mod rng;
 pub mod rule;
 pub mod selector;
 
 pub use decision::{Cause, Decision, Fate};
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::packet::{self, Datagram, Direction, Path};
-use crate::record::{self, FlightTracker, Record};
+use crate::record::{self, Record};
 use crate::scenario::{Family, Scenario};
 use crate::{icmp, netns};
 
+use change::{Blackhole, Rebind, Rebound};
+use flow::Flow;
 use inject::{Inject, MOST_OBSERVED, Payload, Source, Trigger};
 use link::Link;
+use queue::Queue;
+use rand_chacha::ChaCha20Rng;
 use rng::Draws;
 use rule::Rule;
 use selector::Seen;
@@ -94,49 +102,22 @@ pub struct Offered {
 }
 
 /// The wire of one run.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Engine {
     seed: u64,
     rules: Vec<Rule>,
     injects: Vec<Inject>,
+    blackholes: Vec<Blackhole>,
+    rebinds: Vec<Rebind>,
     to_server: Link,
     to_client: Link,
+    queues: [Queue; 2],
     flows: Vec<Flow>,
+    /// Their indices by the client's own address, and by each place where the server has seen it.
+    by_client: HashMap<SocketAddr, usize>,
+    by_place: HashMap<SocketAddr, usize>,
     /// Fates that stand before any rule, by direction and ordinal.
     prescribed: BTreeMap<(Direction, u64), Fate>,
-}
-
-/// The datagrams between one client and the server.
-#[derive(Debug)]
-struct Flow {
-    client: SocketAddr,
-    /// From the client to the server.
-    path: Path,
-    tracker: FlightTracker,
-    sides: [Side; 2],
-    /// How often each rule has taken a datagram of this flow.
-    rule_uses: Vec<u32>,
-    /// How often each inject has fired in this flow.
-    inject_uses: Vec<u32>,
-    /// Frames each inject has seen and would replay, the oldest first.
-    observed: Vec<Vec<Vec<u8>>>,
-}
-
-/// One direction of a flow.
-#[derive(Debug, Default)]
-struct Side {
-    offered: u64,
-    held: Vec<Held>,
-}
-
-/// A datagram that waits to be overtaken.
-#[derive(Debug)]
-struct Held {
-    delivery: Delivery,
-    /// How many datagrams must still pass it.
-    passes: u32,
-    /// When it goes even if none does.
-    until: Duration,
 }
 
 impl Engine {
@@ -147,17 +128,18 @@ impl Engine {
             seed,
             rules: scenario.rules.clone(),
             injects: scenario.injects.clone(),
+            blackholes: scenario.blackholes.clone(),
+            rebinds: scenario.rebinds.clone(),
             to_server: scenario.to_server.clone(),
             to_client: scenario.to_client.clone(),
-            flows: Vec::new(),
-            prescribed: BTreeMap::new(),
+            ..Self::default()
         }
     }
 
     /// A wire that does nothing but what is prescribed.
     #[must_use]
     pub fn perfect() -> Self {
-        Self::made_of(Vec::new(), &Link::default(), 0)
+        Self::default()
     }
 
     /// A wire with these rules, the same link both ways, and no attackers.
@@ -166,11 +148,9 @@ impl Engine {
         Self {
             seed,
             rules,
-            injects: Vec::new(),
             to_server: link.clone(),
             to_client: link.clone(),
-            flows: Vec::new(),
-            prescribed: BTreeMap::new(),
+            ..Self::default()
         }
     }
 
@@ -181,10 +161,9 @@ impl Engine {
     }
 
     /// Takes a frame an endpoint sent in `direction` at `now` and decides what becomes of it.
-    pub fn offer(&mut self, now: Duration, direction: Direction, frame: Vec<u8>) -> Offered {
-        let link = self.link(direction);
+    pub fn offer(&mut self, now: Duration, direction: Direction, mut frame: Vec<u8>) -> Offered {
         let length = packet::ip_length(&frame);
-        let too_big = link.too_narrow_for(length);
+        let too_big = self.link(direction).too_narrow_for(length);
         let Some(datagram) = Datagram::from_frame(&frame) else {
             return Offered {
                 decision: None,
@@ -222,116 +201,182 @@ impl Engine {
             direction,
             ordinal,
         };
-        let mut link_draw = draws.link();
+        // For every datagram, so that the link's state depends on nothing but their number.
+        let burst = link
+            .gemodel
+            .is_some_and(|model| model.loses(&mut side.bad, &mut draws.burst()));
+        let rebound = flow.rebound(direction, &sent_along);
+        let report = too_big.filter(|mtu| mtu.announced).map(|mtu| {
+            let router = netns::router_addr(Family::of(sent_along.source.ip()));
+            Delivery {
+                at: now,
+                direction: direction.reversed(),
+                frame: icmp::packet_too_big(router, &sent_along, &frame, mtu.bytes),
+                origin: Origin::TooBig { flow: flow_id },
+            }
+        });
+        flow.translate(direction, &mut frame);
         observe(&self.injects, &mut flow.observed, &seen, draws, &frame);
-        let (fate, cause) = if let Some(fate) = self.prescribed.get(&(direction, ordinal)) {
+        let (mut fate, mut cause) = if let Some(fate) = self.prescribed.get(&(direction, ordinal)) {
             (fate.clone(), Cause::Prescribed)
         } else if too_big.is_some() {
             // Before any rule: what a link cannot carry, nothing lets pass.
             (Fate::Dropped, Cause::Mtu)
+        } else if let Some(hole) = flow.hole(&self.blackholes, direction, now) {
+            (Fate::Dropped, Cause::Blackhole(hole))
+        } else if rebound + 1 < flow.places.len() {
+            (Fate::Dropped, Cause::Nat)
         } else {
-            match take_rule(&self.rules, &mut flow.rule_uses, &seen, draws) {
+            match take_rule(&self.rules, &mut flow.uses.rules, &seen, draws) {
                 Some((index, fate)) => (fate, Cause::Rule(index)),
-                None => match link.fate(&mut link_draw) {
+                None => match link.fate(burst, &mut draws.link()) {
                     Some(fate) => (fate, Cause::Link),
                     None => (Fate::Delivered, Cause::None),
                 },
             }
         };
-        let report = too_big
-            .filter(|mtu| mtu.announced && cause == Cause::Mtu)
-            .map(|mtu| {
-                let router = netns::router_addr(Family::of(sent_along.source.ip()));
+        let queue = &mut self.queues[direction as usize];
+        if fate != Fate::Dropped
+            && cause != Cause::Prescribed
+            && queue.is_full(now, link.limit.unwrap_or(link::USUAL_LIMIT))
+        {
+            (fate, cause) = (Fate::Dropped, Cause::Limit);
+        }
+        let mut deliveries = Vec::new();
+        if fate != Fate::Dropped {
+            let latency = link.latency(&fate, &mut draws.latency());
+            let rate = link.rate.filter(|_| fate != Fate::Overtook);
+            let copies = match fate {
+                Fate::Duplicated { copies } => copies,
+                _ => 0,
+            };
+            let times: Vec<Duration> = (0..=copies)
+                .map(|_| link.next_slot(queue.enter(now, latency, frame.len(), rate)))
+                .collect();
+            deliveries = flow.sides[direction as usize].carry(
+                &times,
+                &fate,
                 Delivery {
                     at: now,
-                    direction: direction.reversed(),
-                    frame: icmp::packet_too_big(router, &sent_along, &frame, mtu.bytes),
-                    origin: Origin::TooBig { flow: flow_id },
-                }
-            });
-        let latency = link.latency(&fate, &mut draws.latency());
-        let latency = link.next_slot(now + latency) - now;
-        let deliveries = flow.sides[direction as usize].carry(
-            now,
-            latency,
-            &fate,
-            Delivery {
-                at: now,
-                direction,
-                frame,
-                origin: Origin::Sent {
-                    flow: flow_id,
-                    ordinal,
-                    copy: 0,
+                    direction,
+                    frame,
+                    origin: Origin::Sent {
+                        flow: flow_id,
+                        ordinal,
+                        copy: 0,
+                    },
                 },
+            );
+        }
+        deliveries.extend(report.filter(|_| cause == Cause::Mtu));
+        let after = deliveries.iter().map(|one| one.at).max().unwrap_or(now);
+        deliveries.extend(self.set_off(
+            index,
+            now,
+            after,
+            |trigger, draw| match trigger {
+                Trigger::After(select) => select.selects(&seen, draw),
+                Trigger::Established => false,
             },
-        );
-        let mut offered = Offered {
+            draws,
+        ));
+        Offered {
             decision: Some(Decision {
                 flow: flow_id,
                 direction,
                 ordinal,
+                rebound,
                 place,
                 what: record::describe(&records),
                 length,
                 fate,
                 cause,
             }),
-            records: Vec::new(),
+            records,
             deliveries,
-        };
-        offered.deliveries.extend(report);
-        let after = offered
-            .deliveries
-            .iter()
-            .map(|delivery| delivery.at)
-            .max()
-            .unwrap_or(now);
-        for (index, inject) in self.injects.iter().enumerate() {
-            let Trigger::After(ref trigger) = inject.trigger else {
-                continue;
-            };
-            if flow.inject_uses[index] < inject.times
-                && trigger.selects(&seen, &mut draws.inject(index))
-            {
-                flow.inject_uses[index] += 1;
-                let source = Source {
-                    seed: self.seed,
-                    flow: flow_id,
-                    inject: index,
-                    observed: &flow.observed[index],
-                };
-                offered
-                    .deliveries
-                    .extend(inject.forge(after, &flow.path, &source));
-            }
         }
-        offered.records = records;
-        offered
     }
 
     /// Tells the engine that application data has flowed in `flow`; returns what the attackers
     /// who wait for that send.
     pub fn established(&mut self, now: Duration, flow: u32) -> Vec<Delivery> {
-        let mut deliveries = Vec::new();
-        let Some(of) = self.flows.get_mut(flow as usize) else {
-            return deliveries;
+        let index = flow as usize;
+        if index >= self.flows.len() {
+            return Vec::new();
+        }
+        // Nothing is drawn for it: it is no datagram.
+        let draws = Draws {
+            seed: self.seed,
+            flow,
+            direction: Direction::ToServer,
+            ordinal: 0,
         };
-        for (index, inject) in self.injects.iter().enumerate() {
-            if matches!(inject.trigger, Trigger::Established)
-                && of.inject_uses[index] < inject.times
+        let waits = |trigger: &Trigger, _: &mut _| matches!(trigger, Trigger::Established);
+        self.set_off(index, now, now, waits, draws)
+    }
+
+    /// Lets everything happen in a flow whose trigger is what has just happened: attackers send behind
+    /// `after`, the network changes for what comes next.
+    fn set_off(
+        &mut self,
+        index: usize,
+        now: Duration,
+        after: Duration,
+        happened: impl Fn(&Trigger, &mut ChaCha20Rng) -> bool,
+        draws: Draws,
+    ) -> Vec<Delivery> {
+        let flow = &mut self.flows[index];
+        let mut deliveries = Vec::new();
+        for (number, inject) in self.injects.iter().enumerate() {
+            if flow.uses.injects[number] < inject.times
+                && happened(&inject.trigger, &mut draws.inject(number))
             {
-                of.inject_uses[index] += 1;
+                flow.uses.injects[number] += 1;
                 let source = Source {
                     seed: self.seed,
-                    flow,
-                    inject: index,
-                    observed: &of.observed[index],
+                    flow: draws.flow,
+                    inject: number,
+                    observed: &flow.observed[number],
                 };
-                deliveries.extend(inject.forge(now, &of.path, &source));
+                let to_victim = match inject.to {
+                    Direction::ToServer => flow.outside(),
+                    Direction::ToClient => flow.inside(),
+                };
+                deliveries.extend(inject.forge(after, &to_victim, &source));
+            }
+        }
+        for (number, hole) in self.blackholes.iter().enumerate() {
+            if flow.holes[number].is_none() && happened(&hole.trigger, &mut draws.change(number)) {
+                flow.holes[number] = Some(now);
+            }
+        }
+        for number in 0..self.rebinds.len() {
+            let rebind = &self.rebinds[number];
+            if self.flows[index].uses.rebinds[number] == 0
+                && happened(&rebind.trigger, &mut draws.change(number))
+            {
+                self.flows[index].uses.rebinds[number] += 1;
+                let place = self.new_place(index, rebind.what);
+                self.flows[index].places.push(place);
+                self.by_place.insert(place, index);
             }
         }
         deliveries
+    }
+
+    /// A place outside for a client that nobody has or had.
+    fn new_place(&self, index: usize, what: Rebound) -> SocketAddr {
+        let mut place = self.flows[index].place();
+        if what == Rebound::Address {
+            let number = self.flows.iter().map(|flow| flow.places.len() - 1).sum();
+            place.set_ip(netns::foreign_addr(Family::of(place.ip()), number));
+        }
+        loop {
+            place = change::next_port(place);
+            if !self.by_place.contains_key(&place) {
+                return place;
+            }
+        }
     }
 
     /// When [`Engine::poll`] has something to return; `None` while nothing is held.
@@ -366,7 +411,7 @@ impl Engine {
         }
     }
 
-    fn held(&self) -> impl Iterator<Item = &Held> {
+    fn held(&self) -> impl Iterator<Item = &flow::Held> {
         self.flows
             .iter()
             .flat_map(|flow| &flow.sides)
@@ -378,22 +423,24 @@ impl Engine {
             Direction::ToServer => *path,
             Direction::ToClient => path.reversed(),
         };
-        if let Some(index) = self
-            .flows
-            .iter()
-            .position(|flow| flow.client == path.source)
-        {
-            return index;
+        let known = match direction {
+            Direction::ToServer => &self.by_client,
+            Direction::ToClient => &self.by_place,
+        };
+        if let Some(index) = known.get(&path.source) {
+            return *index;
         }
-        self.flows.push(Flow {
-            client: path.source,
+        self.by_client.insert(path.source, self.flows.len());
+        self.by_place.insert(path.source, self.flows.len());
+        self.flows.push(Flow::new(
             path,
-            tracker: FlightTracker::default(),
-            sides: [Side::default(), Side::default()],
-            rule_uses: vec![0; self.rules.len()],
-            inject_uses: vec![0; self.injects.len()],
-            observed: vec![Vec::new(); self.injects.len()],
-        });
+            [
+                self.rules.len(),
+                self.injects.len(),
+                self.blackholes.len(),
+                self.rebinds.len(),
+            ],
+        ));
         self.flows.len() - 1
     }
 }
@@ -438,60 +485,6 @@ fn take_rule(
         }
     }
     None
-}
-
-impl Side {
-    /// Carries out a fate: what is sent because of this datagram, itself included.
-    fn carry(
-        &mut self,
-        now: Duration,
-        latency: Duration,
-        fate: &Fate,
-        mut delivery: Delivery,
-    ) -> Vec<Delivery> {
-        delivery.at = now + latency;
-        packet::fix_checksums(&mut delivery.frame);
-        let mut copies = 0;
-        match fate {
-            Fate::Delivered | Fate::Overtook => {}
-            Fate::Dropped => return Vec::new(),
-            Fate::Delayed { by } => delivery.at += *by,
-            Fate::Duplicated { copies: more } => copies = *more,
-            Fate::Corrupted { bits } => packet::flip_bits(&mut delivery.frame, bits),
-            Fate::Held { passes } => {
-                self.held.push(Held {
-                    until: delivery.at + rule::LONGEST_HOLD,
-                    passes: *passes,
-                    delivery,
-                });
-                return Vec::new();
-            }
-        }
-        let at = delivery.at;
-        let mut deliveries = vec![delivery];
-        for number in 1..=copies {
-            let mut copy = deliveries[0].clone();
-            if let Origin::Sent { copy, .. } = &mut copy.origin {
-                *copy = number;
-            }
-            deliveries.push(copy);
-        }
-        deliveries.extend(self.release_passed(at));
-        deliveries
-    }
-
-    /// The held datagrams for which the one sent at `at` was the last that had to pass.
-    fn release_passed(&mut self, at: Duration) -> impl Iterator<Item = Delivery> {
-        for held in &mut self.held {
-            held.passes -= 1;
-        }
-        self.held
-            .extract_if(.., |held| held.passes == 0)
-            .map(move |held| Delivery {
-                at,
-                ..held.delivery
-            })
-    }
 }
 
 #[cfg(test)]

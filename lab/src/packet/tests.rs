@@ -3,7 +3,7 @@
 use etherparse::{PacketBuilder, SlicedPacket, TransportSlice};
 use proptest::prelude::*;
 
-use super::{Datagram, Path, fix_checksums, flip_bits};
+use super::{Datagram, Path, PathEnd, fix_checksums, flip_bits, readdress};
 
 fn path(v6: bool) -> Path {
     let (source, destination) = if v6 {
@@ -48,6 +48,33 @@ fn checksums_hold(frame: &[u8]) -> bool {
 }
 
 proptest! {
+    #[test]
+    fn readdressed_datagram_is_as_if_sent_from_or_to_there(
+        v6: bool,
+        destination: bool,
+        port: u16,
+        host in 1..255_u8,
+        payload in proptest::collection::vec(any::<u8>(), 0..300),
+    ) {
+        let path = path(v6);
+        let mut frame = Datagram { path, payload: &payload }.to_frame();
+        let ip = if v6 {
+            std::net::Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, host.into()).into()
+        } else {
+            std::net::Ipv4Addr::new(198, 51, 100, host).into()
+        };
+        let to = std::net::SocketAddr::new(ip, port);
+        let end = if destination { PathEnd::Destination } else { PathEnd::Source };
+        readdress(&mut frame, end, to);
+        let moved = if destination {
+            Path { destination: to, ..path }
+        } else {
+            Path { source: to, ..path }
+        };
+        prop_assert_eq!(&frame, &Datagram { path: moved, payload: &payload }.to_frame());
+        prop_assert!(checksums_hold(&frame));
+    }
+
     #[test]
     fn datagram_survives_the_way_into_a_frame_and_back(
         payload in proptest::collection::vec(any::<u8>(), 0..1400),

@@ -16,6 +16,7 @@ fn broken_by(datagrams: &[(Direction, Vec<u8>)]) -> Vec<RuleId> {
             direction: *direction,
             ordinal,
             length: payload.len() + 28,
+            rebound: false,
             place: place.as_ref(),
             records: &records,
         });

@@ -20,6 +20,8 @@ pub struct Passing<'a> {
     pub ordinal: u64,
     /// Bytes of the IP packet.
     pub length: usize,
+    /// Whether the network has given the client another place in mid-run.
+    pub rebound: bool,
     /// Its place in the handshake.
     pub place: Option<&'a Place>,
     /// What it carries.
@@ -296,6 +298,13 @@ impl Flow {
                     }
                     _ => continue,
                 };
+                // A cookie is void at another place, and its hello as good as one without.
+                let of_void_cookie = fragment.message == MessageType::HelloVerifyRequest
+                    && seen.rebound
+                    && self.hellos[1].contains(&record.seq);
+                if of_void_cookie {
+                    continue;
+                }
                 // Without any such hello it is another rule that is broken.
                 if !self.meddled && !answered.is_empty() && !answered.contains(&record.seq) {
                     let seq = record.seq;

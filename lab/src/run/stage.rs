@@ -12,7 +12,7 @@ use crate::netns::Network;
 use crate::observe::Trace;
 use crate::packet::Direction;
 use crate::relay::Relay;
-use crate::scenario::{Bound, Leave, Outcome, Trigger};
+use crate::scenario::{Bound, Leave, Outcome};
 use crate::verdict::{Ending, Exchange, Observation};
 
 /// A run in progress.
@@ -91,6 +91,13 @@ impl Stage<'_> {
                     .watch()
                     .wait_until(self.deadline, |trace| closed(trace).is_some());
             }
+            Outcome::CutOff => {
+                seen.exchange = self.shake_hands(turns - 1, &mut server, &mut client);
+                if seen.exchange.as_ref().is_some_and(Exchange::is_complete) {
+                    self.tell_established();
+                    self.speak_in_vain(&mut server, &mut client);
+                }
+            }
             Outcome::HandshakeTimeout => self.wait_for_end(&mut client),
         }
         if let Some(bound) = self.job.scenario.expect.threads_left {
@@ -157,20 +164,16 @@ impl Stage<'_> {
         self.complete(turn, server, client).then_some(())?;
         let watch = self.relay.watch();
         let scenario = self.job.scenario;
-        let attacked = scenario
-            .injects
-            .iter()
-            .any(|inject| matches!(inject.trigger, Trigger::Established));
-        if attacked || !scenario.quiet.is_zero() {
+        let awaits_data = scenario.awaits_data();
+        if awaits_data || !scenario.quiet.is_zero() {
             let before = self.exchange(2 * turn, server, client);
             if !before.is_complete() {
                 return Some(before);
             }
         }
         let memory_before = resident_memory(server.pid());
-        if attacked {
-            self.relay.established();
-            watch.wait_until(self.deadline, |trace| trace.attackers_told);
+        if awaits_data {
+            self.tell_established();
         }
         self.stay_quiet();
         watch.wait_until(self.deadline, |trace| trace.forgeries_due == 0);
@@ -179,6 +182,32 @@ impl Stage<'_> {
             .zip(resident_memory(server.pid()))
             .map(|(before, after)| [before, after]);
         Some(exchange)
+    }
+
+    /// Lets everything happen that waits for application data.
+    fn tell_established(&self) {
+        self.relay.established();
+        self.relay
+            .watch()
+            .wait_until(self.deadline, |trace| trace.attackers_told);
+    }
+
+    /// Sends lines both ways until the server ends its connection, or speaks to the client's new place,
+    /// which it must not.
+    fn speak_in_vain(&self, server: &mut Process, client: &mut Process) {
+        let over = |trace: &Trace| {
+            trace.closed[Direction::ToClient as usize].is_some() || trace.sent_to_new_place > 0
+        };
+        for number in 0..MOST_LINES {
+            let line = format!("lab-in-vain-{number:03}");
+            client.write_line(&line);
+            server.write_line(&line);
+            let patience = self.deadline.min(now() + SLICE);
+            let seen = self.relay.watch().wait_until(patience, over);
+            if seen || until(self.deadline).is_none() || server.exit_status().is_some() {
+                return;
+            }
+        }
     }
 
     /// Says nothing for as long as the scenario wants, or until an end closes the connection.
@@ -218,6 +247,8 @@ impl Stage<'_> {
         let mut exchange = Exchange::default();
         let mut lines = Vec::new();
         let length = self.job.scenario.line;
+        // What has just been set off may swallow everything for a while.
+        let patient = EXCHANGE + self.job.scenario.longest_outage();
         for attempt in 0..MOST_LINES {
             let number = format!("lab-{round}-{attempt:03}");
             let fill = ".".repeat(length.saturating_sub(number.len() + 1));
@@ -236,7 +267,7 @@ impl Stage<'_> {
             lines.push((to_server, to_client));
             // On a lossy wire the handshake may still need a flight when its end has been seen.
             let newest = self.newest_flight_at().max(started);
-            let give_up = self.deadline.min(newest + EXCHANGE);
+            let give_up = self.deadline.min(newest + patient);
             let patience = give_up.min(now() + SLICE);
             let arrived = |process: &Process, wanted: fn(&(String, String)) -> &String| {
                 let heard = |stream, text: &str| {

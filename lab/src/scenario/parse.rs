@@ -3,7 +3,9 @@
 //! The file's own shape stands in `raw`, which refuses unknown keys and impossible single
 //! values; here is what only several values together can get wrong.
 
+mod change;
 mod inject;
+mod link;
 mod selector;
 
 use std::collections::BTreeMap;
@@ -14,12 +16,14 @@ use dtls_certs::{Profile, Role};
 use strum::VariantNames;
 use toml::Spanned;
 
+use self::change::{blackhole, rebind};
 use self::inject::inject;
+use self::link::links;
 use self::selector::selector;
-use super::raw::{Raw, RawExpect, RawLink, RawLinks, RawPlay, RawRepeats, RawRule};
+use super::raw::{Raw, RawExpect, RawPlay, RawRepeats, RawRule};
 use super::refusal::{Problem, Refusal, did_you_mean, explain, locate, problem};
 use super::{
-    Action, Expect, Family, Implementation, Link, Mtu, Outcome, Play, Repeats, Rule, SHORT_LINE,
+    Action, Expect, Family, Implementation, Link, Outcome, Play, Repeats, Rule, SHORT_LINE,
     Scenario,
 };
 use crate::rules::{BUGS, RULES};
@@ -176,9 +180,27 @@ fn check(file: &Path, raw: Raw) -> Result<Scenario, Problem> {
         .into_iter()
         .map(|one| inject(one, &families, raw.attacker))
         .collect::<Result<Vec<_>, _>>()?;
+    let blackholes = raw
+        .blackhole
+        .into_iter()
+        .map(blackhole)
+        .collect::<Result<Vec<_>, _>>()?;
+    let rebinds = raw
+        .rebind
+        .into_iter()
+        .map(rebind)
+        .collect::<Result<Vec<_>, _>>()?;
+    let expect_place = raw.expect.span();
+    let expect = expect(raw.expect)?;
+    if expect.outcome == Outcome::CutOff && rebinds.is_empty() {
+        return problem(
+            expect_place,
+            "outcome = \"cut-off\" is about a client with another place outside; write a [[rebind]]",
+        );
+    }
     let perfect = to_server == Link::default() && to_client == Link::default();
-    let faultless =
-        perfect && rules.is_empty() && injects.is_empty() && clients == 1 && !raw.wrong_key;
+    let changeless = injects.is_empty() && blackholes.is_empty() && rebinds.is_empty();
+    let faultless = perfect && rules.is_empty() && changeless && clients == 1 && !raw.wrong_key;
     if raw.control.is_none() && !faultless {
         return problem(
             raw.name.span(),
@@ -209,7 +231,9 @@ fn check(file: &Path, raw: Raw) -> Result<Scenario, Problem> {
         to_client,
         rules,
         injects,
-        expect: expect(raw.expect)?,
+        blackholes,
+        rebinds,
+        expect,
     })
 }
 
@@ -346,77 +370,6 @@ fn plays(raw: Vec<Spanned<RawPlay>>, clients: u32, in_turn: bool) -> Result<Vec<
     }
     Ok(plays)
 }
-
-/// The links to the server and to the clients.
-///
-/// # Errors
-///
-/// A link described twice, or one no network could be.
-fn links(raw: RawLinks) -> Result<(Link, Link), Problem> {
-    if let (Some(both), true) = (
-        &raw.both,
-        raw.to_server.is_some() || raw.to_client.is_some(),
-    ) {
-        return problem(
-            both.span(),
-            "link.both already says all; write link.to_server and link.to_client instead",
-        );
-    }
-    if let Some(both) = raw.both {
-        let link = link(both)?;
-        return Ok((link.clone(), link));
-    }
-    let one = |raw: Option<_>| raw.map_or(Ok(Link::default()), link);
-    Ok((one(raw.to_server)?, one(raw.to_client)?))
-}
-
-/// One link.
-///
-/// # Errors
-///
-/// Parameters that contradict each other.
-fn link(raw: Spanned<RawLink>) -> Result<Link, Problem> {
-    let span = raw.span();
-    let raw = raw.into_inner();
-    let link = Link {
-        delay: raw.delay.0,
-        jitter: raw.jitter.0,
-        loss: raw.loss.0,
-        duplicate: raw.duplicate.0,
-        corrupt: raw.corrupt.0,
-        reorder: raw.reorder.0,
-        slot: raw.slot.0,
-        mtu: raw.mtu.map(|bytes| Mtu {
-            bytes: bytes.get(),
-            announced: raw.too_big,
-        }),
-    };
-    if link.mtu.is_some_and(|mtu| mtu.bytes < LEAST_MTU) {
-        return problem(
-            span,
-            format!("no link has an `mtu` below {LEAST_MTU} (RFC 791 §3.2)"),
-        );
-    }
-    if raw.too_big && link.mtu.is_none() {
-        return problem(span, "`too_big` announces the link's `mtu`; name that, too");
-    }
-    if link.jitter > link.delay {
-        return problem(
-            span,
-            "`jitter` exceeds `delay`; no datagram arrives before it is sent",
-        );
-    }
-    if !link.reorder.is_never() && link.delay == Duration::ZERO {
-        return problem(
-            span,
-            "`reorder` lets datagrams overtake those that wait for the delay; set a `delay`",
-        );
-    }
-    Ok(link)
-}
-
-/// The fewest bytes every IPv4 link carries whole (RFC 791 §3.2).
-const LEAST_MTU: u16 = 68;
 
 /// One rule.
 ///

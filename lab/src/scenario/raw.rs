@@ -10,12 +10,12 @@ use std::time::Duration;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::{Action, Attacker, Bound, Family, Forgery, Implementation, Leave, Outcome};
+use super::{Action, Attacker, Bound, Family, Forgery, Implementation, Leave, Outcome, Rebound};
 use crate::packet::Direction;
 use crate::rules::{BugId, RuleId};
 
 pub(super) use values::{
-    Epoch, Flight, Message, OneOrMore, Percent, RawContentType, RawPosition, RuntLength,
+    BitRate, Epoch, Flight, Message, OneOrMore, Percent, RawContentType, RawPosition, RuntLength,
     SealedLength, Time,
 };
 
@@ -56,6 +56,10 @@ pub(super) struct Raw {
     pub(super) rule: Vec<Spanned<RawRule>>,
     #[serde(default)]
     pub(super) inject: Vec<Spanned<RawInject>>,
+    #[serde(default)]
+    pub(super) blackhole: Vec<Spanned<RawBlackhole>>,
+    #[serde(default)]
+    pub(super) rebind: Vec<Spanned<RawRebind>>,
     #[serde(default = "nothing_special")]
     pub(super) expect: Spanned<RawExpect>,
 }
@@ -103,12 +107,27 @@ pub(super) struct RawLink {
     pub(super) delay: Time,
     pub(super) jitter: Time,
     pub(super) loss: Percent,
+    pub(super) gemodel: Option<RawGeModel>,
     pub(super) duplicate: Percent,
     pub(super) corrupt: Percent,
     pub(super) reorder: Percent,
     pub(super) slot: Time,
+    pub(super) rate: Option<BitRate>,
+    pub(super) limit: Option<NonZeroU32>,
     pub(super) mtu: Option<NonZeroU16>,
     pub(super) too_big: bool,
+}
+
+/// With tc-netem's defaults: who names `p` alone gets independent losses.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawGeModel {
+    pub(super) p: Percent,
+    pub(super) r: Option<Percent>,
+    #[serde(rename = "1-h")]
+    pub(super) loss_in_bad: Option<Percent>,
+    #[serde(rename = "1-k", default)]
+    pub(super) loss_in_good: Percent,
 }
 
 #[derive(Deserialize)]
@@ -184,6 +203,44 @@ pub(super) struct RawInject {
 /// latest until the socket's next call.
 fn usual_spacing() -> Time {
     Time(Duration::from_millis(20))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawBlackhole {
+    pub(super) when: Option<When>,
+    pub(super) after: Option<Spanned<RawSelector>>,
+    pub(super) direction: Option<Direction>,
+    #[serde(default)]
+    pub(super) delay: Time,
+    pub(super) lasts: Time,
+    #[serde(default = "one")]
+    pub(super) repeat: NonZeroU32,
+    pub(super) spacing: Option<Time>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawRebind {
+    pub(super) when: Option<When>,
+    pub(super) after: Option<Spanned<RawSelector>>,
+    pub(super) what: RawRebound,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum RawRebound {
+    Port,
+    Address,
+}
+
+impl From<RawRebound> for Rebound {
+    fn from(raw: RawRebound) -> Self {
+        match raw {
+            RawRebound::Port => Self::Port,
+            RawRebound::Address => Self::Address,
+        }
+    }
 }
 
 #[derive(Deserialize)]

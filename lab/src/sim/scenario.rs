@@ -13,7 +13,7 @@ use super::world::World;
 use crate::observe::Trace;
 use crate::report::replay;
 use crate::run::{Backend, Finished, Job, seed_of, write_evidence};
-use crate::scenario::{Implementation, Outcome, SHORT_LINE, Trigger};
+use crate::scenario::{Implementation, Outcome, SHORT_LINE};
 use crate::verdict::{Ending, Need, Observation, Skip, Verdict, judge};
 use crate::wire::Engine;
 
@@ -78,11 +78,7 @@ impl Simulator {
             Outcome::Echo => {
                 if world.shake_hands(deadline) {
                     let mut exchange = None;
-                    let injects = &job.scenario.injects;
-                    if injects
-                        .iter()
-                        .any(|inject| matches!(inject.trigger, Trigger::Established))
-                    {
+                    if job.scenario.awaits_data() {
                         let before = world.exchange(0, deadline);
                         if before.is_complete() {
                             world.established(deadline);
@@ -93,12 +89,17 @@ impl Simulator {
                     world.await_forgeries(deadline);
                     seen.exchange = Some(match exchange {
                         Some(before) => before,
-                        None => world.exchange(1, world.elapsed() + EXCHANGE),
+                        None => {
+                            let patience = EXCHANGE + job.scenario.longest_outage();
+                            world.exchange(1, world.elapsed() + patience)
+                        }
                     });
                 }
             }
-            // The second is never played here; see `tuning`.
-            Outcome::HandshakeTimeout | Outcome::ClientGone => world.run_out(deadline),
+            // Only the first is played here; see `tuning`.
+            Outcome::HandshakeTimeout | Outcome::ClientGone | Outcome::CutOff => {
+                world.run_out(deadline);
+            }
         }
         seen.client = ending(&world.client);
         seen.server = ending(&world.server);
@@ -143,6 +144,9 @@ fn tuning(job: &Job<'_>) -> Result<[Tuning; 2], String> {
     let scenario = job.scenario;
     if scenario.in_turn.is_some() || scenario.expect.outcome == Outcome::ClientGone {
         return Err("only a program can be killed and started anew".to_owned());
+    }
+    if !scenario.rebinds.is_empty() {
+        return Err("the simulated server knows one address, its client's".to_owned());
     }
     if scenario.expect.server_growth.is_some() {
         return Err("memory is measured in a real server".to_owned());

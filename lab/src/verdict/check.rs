@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::observe::{EventKind, Handshake};
 use crate::packet::Direction;
 use crate::scenario::{Action, Implementation, Outcome, Play, Scenario};
+use crate::wire::{Cause, Decision};
 
 use super::{Exchange, Observation, repeats};
 
@@ -48,6 +49,21 @@ pub(super) fn faults_happened(scenario: &Scenario, seen: &Observation) -> Result
             ));
         }
     }
+    for index in 0..scenario.blackholes.len() {
+        let swallows = |decision: &Decision| decision.cause == Cause::Blackhole(index);
+        if !seen.trace.decisions().any(swallows) {
+            return Err(format!(
+                "blackhole {} never met a datagram, so nothing was tested",
+                index + 1
+            ));
+        }
+    }
+    let moved = |decision: &Decision| {
+        decision.direction == Direction::ToServer && decision.rebound >= scenario.rebinds.len()
+    };
+    if !scenario.rebinds.is_empty() && !seen.trace.decisions().any(moved) {
+        return Err("nothing came from the client's last place, so nothing was tested".to_owned());
+    }
     Ok(())
 }
 
@@ -67,6 +83,7 @@ pub(super) fn endpoints(
             resent(scenario, seen)?;
         }
         Outcome::ClientGone => client_gone(seen)?,
+        Outcome::CutOff => cut_off(seen)?,
         Outcome::HandshakeTimeout => handshake_timeout(seen)?,
     }
     repeats::as_expected(scenario, &seen.trace)?;
@@ -270,6 +287,28 @@ fn on_the_wire(scenario: &Scenario, seen: &Observation) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Data flowed, the network moved the client, and the server kept to the old place until it closed.
+fn cut_off(seen: &Observation) -> Result<(), String> {
+    if !seen.exchange.as_ref().is_some_and(Exchange::is_complete) {
+        return Err(format!(
+            "no data before the client was to be cut off: {}",
+            where_it_stopped(seen)
+        ));
+    }
+    match seen.trace.sent_to_new_place {
+        0 => {}
+        count => {
+            return Err(format!(
+                "the connection followed the client to its new place: {count} datagrams sent there"
+            ));
+        }
+    }
+    match seen.trace.closed[Direction::ToClient as usize] {
+        Some(_) => Ok(()),
+        None => Err("the server never closed the connection".to_owned()),
+    }
 }
 
 fn server_growth(scenario: &Scenario, seen: &Observation) -> Result<(), String> {

@@ -179,6 +179,7 @@ fn reason_names_the_forgery_that_was_answered() {
         flow: 0,
         direction: Direction::ToClient,
         ordinal: 9,
+        rebound: 0,
         place: None,
         what: "encrypted alert".to_owned(),
         length: 85,
@@ -240,6 +241,60 @@ fn dead_client_must_be_noticed_after_its_death() {
     seen.trace.closed = [None, Some(Duration::from_secs(4))];
     fails(rest, &seen, "before the client died");
     seen.trace.closed = [None, Some(Duration::from_secs(6))];
+    assert_eq!(judged(rest, &seen), Verdict::Pass);
+}
+
+/// A datagram that an end has sent, and what the wire decided.
+fn offered(direction: Direction, rebound: usize, cause: crate::wire::Cause) -> Event {
+    Event {
+        at: Duration::from_millis(20),
+        kind: EventKind::Offered(crate::wire::Decision {
+            flow: 0,
+            direction,
+            ordinal: 9,
+            rebound,
+            place: None,
+            what: "application data".to_owned(),
+            length: 85,
+            fate: crate::wire::Fate::Delivered,
+            cause,
+        }),
+    }
+}
+
+#[test]
+fn connection_that_follows_its_client_fails_and_so_does_one_that_never_ends() {
+    let rest =
+        "[[rebind]]\nwhen = \"established\"\nwhat = \"port\"\n[expect]\noutcome = \"cut-off\"";
+    let mut seen = good();
+    fails(rest, &seen, "the server never closed");
+    seen.trace.closed = [None, Some(Duration::from_secs(4))];
+    let verdict = judged(rest, &seen);
+    assert!(
+        verdict.why().contains("the client's last place"),
+        "{verdict:?}"
+    );
+    let moved = offered(Direction::ToServer, 1, crate::wire::Cause::None);
+    seen.trace.events.push(moved);
+    assert_eq!(judged(rest, &seen), Verdict::Pass);
+    seen.trace.sent_to_new_place = 2;
+    fails(rest, &seen, "followed the client to its new place: 2");
+}
+
+#[test]
+fn blackhole_that_swallows_nothing_breaks_the_run() {
+    let rest = "[[blackhole]]\nwhen = \"established\"\nlasts = \"1s\"";
+    let mut seen = good();
+    let verdict = judged(rest, &seen);
+    assert!(matches!(verdict, Verdict::Broken(_)), "{verdict:?}");
+    assert!(
+        verdict.why().contains("blackhole 1 never met"),
+        "{verdict:?}"
+    );
+    let cause = crate::wire::Cause::Blackhole(0);
+    seen.trace
+        .events
+        .push(offered(Direction::ToServer, 0, cause));
     assert_eq!(judged(rest, &seen), Verdict::Pass);
 }
 

@@ -1,5 +1,5 @@
 //! What the wire decided about one datagram. Two runs of a seed decide alike: nothing here
-//! depends on the clock.
+//! depends on the clock, but for what a full queue or a blackhole swallows.
 
 use std::fmt;
 use std::time::Duration;
@@ -18,6 +18,10 @@ pub struct Decision {
     pub direction: Direction,
     /// Its number in this flow and direction, from 1.
     pub ordinal: u64,
+    /// How often the NAT had given the client another address or port before that which the datagram
+    /// comes from or goes to.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub rebound: usize,
     /// Its place in the handshake; `None` for application data and alerts.
     pub place: Option<Place>,
     /// What it carries, in short words such as `ServerHello`.
@@ -30,6 +34,11 @@ pub struct Decision {
     pub fate: Fate,
     /// Who decided.
     pub cause: Cause,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+const fn is_zero(number: &usize) -> bool {
+    *number == 0
 }
 
 /// What becomes of a datagram; every offered one has exactly one.
@@ -74,6 +83,12 @@ pub enum Cause {
     Link,
     /// The link's MTU.
     Mtu,
+    /// The link's queue was full.
+    Limit,
+    /// The blackhole of this index in the scenario.
+    Blackhole(usize),
+    /// The address translator has forgotten the address it was sent to.
+    Nat,
     /// The rule of this index in the scenario.
     Rule(usize),
     /// It was decided before the run.
@@ -95,6 +110,9 @@ impl fmt::Display for Decision {
             Cause::None => Ok(()),
             Cause::Link => f.write_str(" by the link"),
             Cause::Mtu => f.write_str(" by the link's MTU"),
+            Cause::Limit => f.write_str(" by the link's full queue"),
+            Cause::Blackhole(index) => write!(f, " by blackhole {}", index + 1),
+            Cause::Nat => f.write_str(" by the NAT, which has forgotten the address"),
             Cause::Rule(index) => write!(f, " by rule {}", index + 1),
             Cause::Prescribed => f.write_str(" as prescribed"),
         }

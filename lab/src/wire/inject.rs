@@ -59,15 +59,15 @@ pub struct Icmp {
 }
 
 impl Inject {
-    /// The frames for the flow whose client sends along `path`, the first one at `from` plus the
-    /// delay.
-    pub(super) fn forge(&self, from: Duration, path: &Path, source: &Source<'_>) -> Vec<Delivery> {
-        // Along the path of the datagrams that go to the victim.
-        let to_victim = match self.to {
-            Direction::ToServer => *path,
-            Direction::ToClient => path.reversed(),
-        };
-        let frames = self.frames(&to_victim, source);
+    /// The frames that go along the path of the datagrams to the victim, the first one at `from` plus
+    /// the delay.
+    pub(super) fn forge(
+        &self,
+        from: Duration,
+        to_victim: &Path,
+        source: &Source<'_>,
+    ) -> Vec<Delivery> {
+        let frames = self.frames(to_victim, source);
         let mut at = from + self.delay;
         let mut deliveries = Vec::with_capacity(frames.len());
         for (what, frame) in frames {

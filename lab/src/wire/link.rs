@@ -1,10 +1,11 @@
 //! The link in one direction, in tc-netem's words.
 //!
-//! As with tc-netem, `delay` and `jitter` hold for every datagram; unlike it, the chances are
-//! tried one after another (loss, duplicate, corrupt, reorder) and the first that comes true is
-//! the datagram's one fate. Jitter alone may already reorder.
+//! As with tc-netem, `delay` and `jitter` hold for every datagram, and with a `rate` datagrams leave
+//! one after another; unlike it, the chances are tried one after another (loss, duplicate, corrupt,
+//! reorder) and the first that comes true is the datagram's one fate. Jitter alone may already reorder.
 
 use std::fmt;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::time::Duration;
 
 use rand::RngExt;
@@ -22,6 +23,8 @@ pub struct Link {
     pub jitter: Duration,
     /// Chance of loss.
     pub loss: Chance,
+    /// Loss in bursts, instead of `loss`.
+    pub gemodel: Option<GeModel>,
     /// Chance of a second copy.
     pub duplicate: Chance,
     /// Chance of one flipped bit.
@@ -31,9 +34,68 @@ pub struct Link {
     /// Time between deliveries: what arrives in between waits and goes in one burst, as on a link
     /// that is shared by turns. Zero delivers at once.
     pub slot: Duration,
+    /// How many bits of Ethernet frames it carries in a second; without, as many as come.
+    pub rate: Option<Rate>,
+    /// How many datagrams may be on it, in the delay or waiting for the rate; what comes besides is lost.
+    pub limit: Option<NonZeroU32>,
     /// The longest IP packet it carries.
     pub mtu: Option<Mtu>,
 }
+
+/// The Gilbert-Elliott model of loss in bursts, in tc-netem's words: a link is in a good or in a bad
+/// state, and loses in each by another chance. After each datagram it may change its state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct GeModel {
+    /// Chance to go from good to bad.
+    pub p: Chance,
+    /// Chance to go from bad to good.
+    pub r: Chance,
+    /// Chance of loss in the bad state, tc-netem's `1-h`.
+    pub loss_in_bad: Chance,
+    /// Chance of loss in the good state, tc-netem's `1-k`.
+    pub loss_in_good: Chance,
+}
+
+impl GeModel {
+    /// Whether the next datagram is lost; `bad` is the state, which this may change. As in the kernel
+    /// the chance of loss is that of the state in which the datagram found the link.
+    pub fn loses(&self, bad: &mut bool, draw: &mut ChaCha20Rng) -> bool {
+        let (change, loss) = if *bad {
+            (self.r, self.loss_in_bad)
+        } else {
+            (self.p, self.loss_in_good)
+        };
+        if change.comes_true(draw) {
+            *bad = !*bad;
+        }
+        loss.comes_true(draw)
+    }
+
+    /// Whether it is no fault at all.
+    #[must_use]
+    pub fn never_loses(&self) -> bool {
+        self.loss_in_good.is_never() && (self.p.is_never() || self.loss_in_bad.is_never())
+    }
+}
+
+/// A rate in bits a second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Rate(pub NonZeroU64);
+
+impl Rate {
+    /// How long an Ethernet frame of so many bytes takes; tc-netem counts the Ethernet header as well.
+    #[must_use]
+    pub fn time_for(self, frame: usize) -> Duration {
+        let bits = frame as u64 * 8;
+        Duration::from_nanos(bits.saturating_mul(NANOS) / self.0)
+    }
+}
+
+/// Nanoseconds in a second.
+const NANOS: u64 = 1_000_000_000;
+
+/// tc-netem's own limit, where a scenario names none.
+pub const USUAL_LIMIT: NonZeroU32 = NonZeroU32::new(1000).expect("a thousand");
 
 /// The longest packet of a link, and whether its sender hears of one that is longer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -58,6 +120,19 @@ impl Chance {
         (parts <= MILLION).then_some(Self {
             parts_per_million: parts,
         })
+    }
+
+    /// What always comes true.
+    pub const ALWAYS: Self = Self {
+        parts_per_million: MILLION,
+    };
+
+    /// That it does not come true.
+    #[must_use]
+    pub const fn opposite(self) -> Self {
+        Self {
+            parts_per_million: MILLION - self.parts_per_million,
+        }
     }
 
     /// As a number from 0 to 1.
@@ -87,9 +162,10 @@ impl fmt::Display for Chance {
 const MILLION: u32 = 1_000_000;
 
 impl Link {
-    /// What the link does to a datagram no rule has taken; `None` if nothing.
-    pub fn fate(&self, draw: &mut ChaCha20Rng) -> Option<Fate> {
-        if self.loss.comes_true(draw) {
+    /// What the link does to a datagram no rule has taken; `None` if nothing. `burst`: the
+    /// [`GeModel`] loses it.
+    pub fn fate(&self, burst: bool, draw: &mut ChaCha20Rng) -> Option<Fate> {
+        if burst || self.loss.comes_true(draw) {
             Some(Fate::Dropped)
         } else if self.duplicate.comes_true(draw) {
             Some(Fate::Duplicated { copies: 1 })

@@ -1,8 +1,9 @@
 //! Chance without state: each draw is a pure function of what it is about.
 //!
 //! `ChaCha20` is keyed by (seed, flow, direction, ordinal, who asks); its key stream is the chance.
-//! Nothing is carried from one datagram to the next, so a decision stays the same when others
-//! are added, removed or come in another order.
+//! Nothing is carried from one datagram to the next but the state of a link that loses in bursts, and
+//! that follows from the datagrams' numbers alone. So a decision stays the same when other flows are
+//! added or removed.
 
 use rand::SeedableRng;
 use rand_chacha::ChaCha20Rng;
@@ -35,6 +36,12 @@ impl Draws {
         self.keyed(INJECT, index)
     }
 
+    /// The draws of the blackhole or the rebinding with this index.
+    #[must_use]
+    pub fn change(self, index: usize) -> ChaCha20Rng {
+        self.keyed(CHANGE, index)
+    }
+
     /// The draws of the link's chances.
     #[must_use]
     pub fn link(self) -> ChaCha20Rng {
@@ -45,6 +52,12 @@ impl Draws {
     #[must_use]
     pub fn latency(self) -> ChaCha20Rng {
         self.keyed(LATENCY, 0)
+    }
+
+    /// The draws of the link's bursts; apart, so that the state of the link depends on nothing else.
+    #[must_use]
+    pub fn burst(self) -> ChaCha20Rng {
+        self.keyed(BURST, 0)
     }
 
     fn keyed(self, asker: u8, index: usize) -> ChaCha20Rng {
@@ -63,3 +76,5 @@ const RULE: u8 = 1;
 const INJECT: u8 = 2;
 const LINK: u8 = 3;
 const LATENCY: u8 = 4;
+const BURST: u8 = 5;
+const CHANGE: u8 = 6;

@@ -1,5 +1,8 @@
 //! The engine on whole handshakes: rules meet the datagrams they name, attackers come in time.
 
+mod changes;
+mod models;
+
 use std::time::Duration;
 
 use super::{Cause, Delivery, Engine, Fate, Origin};

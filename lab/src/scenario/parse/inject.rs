@@ -4,9 +4,10 @@ use toml::Spanned;
 
 use super::super::raw::RawInject;
 use super::super::refusal::{Problem, did_you_mean, problem};
+use super::change::trigger;
 use super::selector::selector;
 use crate::icmp;
-use crate::scenario::{Attacker, Family, Icmp, Inject, Payload, Trigger};
+use crate::scenario::{Attacker, Family, Icmp, Inject, Payload};
 
 /// One inject.
 ///
@@ -20,19 +21,7 @@ pub(super) fn inject(
 ) -> Result<Inject, Problem> {
     let span = raw.span();
     let raw = raw.into_inner();
-    let trigger = match (raw.when, raw.after) {
-        (Some(_), None) => Trigger::Established,
-        (None, Some(after)) => {
-            let span = after.span();
-            Trigger::After(selector(after.into_inner(), span)?)
-        }
-        _ => {
-            return problem(
-                span,
-                "an inject needs one trigger: when = \"established\" or after = { flight = … }",
-            );
-        }
-    };
+    let trigger = trigger("an inject", raw.when, raw.after, span.clone())?;
     let mtu = raw.mtu.map(|mtu| u32::from(mtu.get()));
     let payload = match (raw.icmp, raw.datagram, raw.replay) {
         (Some(name), None, None) => {

@@ -6,8 +6,8 @@ use std::time::Duration;
 use crate::packet::Direction;
 use crate::record::MessageType;
 use crate::scenario::{
-    Action, Catalogue, Comparison, Family, Forgery, Leave, Mtu, Outcome, Payload, Position,
-    Scenario, Trigger,
+    Action, Catalogue, Comparison, Family, Forgery, GeModel, Leave, Mtu, Outcome, Payload,
+    Position, Scenario, Trigger,
 };
 
 /// What every file needs, on three lines.
@@ -395,6 +395,102 @@ fn inject_must_say_one_trigger_and_one_payload() {
         let refusal = refusal(inject);
         assert!(refusal.starts_with("scenarios/x.toml:5:"), "{refusal}");
         assert!(refusal.contains(expected), "{inject}: {refusal}");
+    }
+}
+
+#[test]
+fn links_lose_in_bursts_and_have_a_rate_in_the_words_of_tc() {
+    let scenario = parse(
+        "[link.to_server]\ngemodel = { p = \"1%\", r = \"30%\", 1-h = \"80%\", 1-k = \"0.5%\" }\n\
+         [link.to_client]\ngemodel = { p = \"10%\" }\nrate = \"64kbit\"\nlimit = 20\n",
+    )
+    .unwrap();
+    let model = scenario.to_server.gemodel.unwrap();
+    let words = |model: GeModel| {
+        [model.p, model.r, model.loss_in_bad, model.loss_in_good].map(|chance| chance.to_string())
+    };
+    assert_eq!(words(model), ["1%", "30%", "80%", "0.5%"]);
+    let usual = scenario.to_client.gemodel.unwrap();
+    assert_eq!(
+        words(usual),
+        ["10%", "90%", "100%", "0%"],
+        "as tc-netem has it"
+    );
+    assert_eq!(scenario.to_client.rate.unwrap().0.get(), 64_000);
+    assert_eq!(scenario.to_client.limit.unwrap().get(), 20);
+}
+
+#[test]
+fn impossible_links_and_changes_are_refused() {
+    let cases = [
+        (
+            "link.both = { loss = \"1%\", gemodel = { p = \"1%\" } }",
+            "`loss` and `gemodel` are two models of loss",
+        ),
+        (
+            "link.both = { gemodel = { r = \"1%\" } }",
+            "the key `p` is missing",
+        ),
+        (
+            "link.both = { gemodel = { p = \"1%\", \"1-j\" = \"1%\" } }",
+            "unknown key `1-j`, did you mean `1-h`?",
+        ),
+        (
+            "link.both = { gemodel = { p = \"1%\", 1-h = \"0%\" } }",
+            "never loses anything",
+        ),
+        (
+            "link.both = { rate = \"64kbps\" }",
+            "`64kbps` is no rate; write",
+        ),
+        (
+            "link.both = { rate = \"0kbit\" }",
+            "`0kbit` is no rate; write",
+        ),
+        ("link.both = { limit = 3 }", "set a `rate` or a `delay`"),
+        ("link.both = { ratte = \"1kbit\" }", "did you mean `rate`?"),
+        (
+            "blackhole = [{ lasts = \"2s\" }]",
+            "a blackhole needs one trigger",
+        ),
+        (
+            "blackhole = [{ when = \"established\", lasts = \"0s\" }]",
+            "swallows nothing",
+        ),
+        (
+            "blackhole = [{ when = \"established\", lasts = \"2s\", repeat = 2 }]",
+            "need a `spacing`",
+        ),
+        (
+            "blackhole = [{ when = \"established\", lasts = \"2s\", repeat = 2, spacing = \"2s\" }]",
+            "need a `spacing`",
+        ),
+        (
+            "blackhole = [{ when = \"established\", lasts = \"2s\", spacing = \"3s\" }]",
+            "write repeat = 2 or more",
+        ),
+        (
+            "blackhole = [{ when = \"established\", last = \"2s\" }]",
+            "unknown key `last`, did you mean `lasts`?",
+        ),
+        (
+            "rebind = [{ when = \"established\" }]",
+            "the key `what` is missing",
+        ),
+        (
+            "rebind = [{ when = \"established\", what = \"prt\" }]",
+            "unknown value `prt`, did you mean `port`?",
+        ),
+        (
+            "rebind = [{ what = \"port\" }]",
+            "a rebind needs one trigger",
+        ),
+        ("expect = { outcome = \"cut-off\" }", "write a [[rebind]]"),
+    ];
+    for (text, expected) in cases {
+        let refusal = refusal(text);
+        assert!(refusal.starts_with("scenarios/x.toml:4:"), "{refusal}");
+        assert!(refusal.contains(expected), "{text}: {refusal}");
     }
 }
 

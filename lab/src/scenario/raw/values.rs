@@ -2,13 +2,13 @@
 
 use std::fmt;
 use std::marker::PhantomData;
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::time::Duration;
 
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, IntoDeserializer, SeqAccess, Visitor};
 
-use super::super::{Bound, Chance, Comparison, Position};
+use super::super::{Bound, Chance, Comparison, Position, Rate};
 use crate::record::{ContentType, MessageType};
 
 /// A length of time such as `500ms` or `1s 500ms`.
@@ -56,6 +56,34 @@ fn per_million(text: &str) -> Option<u32> {
         .ok()?
         .checked_mul(10_000)?
         .checked_add(fraction)
+}
+
+/// A rate such as `64kbit`, as tc(8) writes it.
+pub(in crate::scenario) struct BitRate(pub(in crate::scenario) Rate);
+
+impl<'de> Deserialize<'de> for BitRate {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        bits_per_second(&text)
+            .map(|bits| Self(Rate(bits)))
+            .ok_or_else(|| {
+                D::Error::custom(format!(
+                    "`{text}` is no rate; write a whole number of bit, kbit, mbit or gbit, e.g. \"64kbit\""
+                ))
+            })
+    }
+}
+
+fn bits_per_second(text: &str) -> Option<NonZeroU64> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit: u64 = match &text[digits.len()..] {
+        "bit" => 1,
+        "kbit" => 1_000,
+        "mbit" => 1_000_000,
+        "gbit" => 1_000_000_000,
+        _ => return None,
+    };
+    NonZeroU64::new(digits.parse::<u64>().ok()?.checked_mul(unit)?)
 }
 
 /// The number of a flight.
