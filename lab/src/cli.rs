@@ -85,6 +85,10 @@ pub struct RunArgs {
     #[arg(long, value_name = "DIR")]
     pub scenarios: Option<PathBuf>,
 
+    /// Read more adapters from this folder; one of a name that exists replaces it.
+    #[arg(long, value_name = "DIR")]
+    pub adapters: Option<PathBuf>,
+
     /// Where to play: real programs on a broken wire, or both ends in this process, which takes
     /// milliseconds and skips what needs sockets.
     #[arg(long, value_name = "BACKEND", value_enum, default_value_t = BackendArg::Wire)]

@@ -1,22 +1,22 @@
-//! The programs under test: where they are, how each is started, and how to tell what it says.
+//! The programs under test: where they are, and the command that starts each for a run.
 //!
-//! Whoever adds an implementation adds a variant to [`Implementation`] and an arm to each `match`
-//! here; nothing else in the lab knows one program from another. Run's thread.
+//! What distinguishes one implementation from another stands in its adapter. Run's thread.
 
 pub mod process;
 
 use std::ffi::OsString;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use dtls_certs::PkiFiles;
 
-use crate::scenario::{Implementation, Play, Scenario};
-use process::Stream;
+use crate::adapter::{Adapter, Data, Side, Slot, Template};
+use crate::packet::Direction;
+use crate::scenario::{Play, Scenario};
 
 /// Which side of a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Role {
     /// Serves.
     Server,
@@ -37,35 +37,59 @@ impl Role {
 /// A program that a play needs is not on this machine.
 #[derive(Debug, thiserror::Error)]
 pub enum MissingProgram {
-    /// One of ours was not built or lies elsewhere.
-    #[error(
-        "{} is missing: build it with `cargo build -p dtls-server -p dtls-client`, or name its folder with {flag} or --bin-dir",
-        path.display()
-    )]
-    Ours {
+    /// One that must be there was not built or lies elsewhere.
+    #[error("{} is missing: {install}, or name its folder with {flag} or --bin-dir", path.display())]
+    Required {
         /// Where it was looked for.
         path: PathBuf,
+        /// What its adapter advises.
+        install: String,
         /// The flag that names another place.
         flag: &'static str,
     },
-    /// OpenSSL's command is not installed.
-    #[error("`openssl` is not on the PATH: install it (`apt-get install openssl`, or `make deps`)")]
-    Openssl,
+    /// A program is not installed.
+    #[error("`{program}` is not on the PATH: {install}")]
+    NotInstalled {
+        /// Its name.
+        program: String,
+        /// What its adapter advises.
+        install: String,
+    },
+    /// A path in an adapter leads nowhere.
+    #[error("no program {}, which the adapter `{adapter}` names: {install}", path.display())]
+    NoSuchFile {
+        /// The path.
+        path: PathBuf,
+        /// Who names it.
+        adapter: String,
+        /// What its adapter advises.
+        install: String,
+    },
+    /// The implementation has no such side.
+    #[error("`{adapter}` has no {}", role.name())]
+    NoSuchSide {
+        /// The implementation.
+        adapter: String,
+        /// What it lacks.
+        role: Role,
+    },
 }
 
 /// Where the programs are.
 #[derive(Debug, Clone)]
 pub struct Programs {
-    /// Our server.
-    pub server: PathBuf,
-    /// Our client.
-    pub client: PathBuf,
+    /// Where ours are, and in `endpoints` below it those that the lab brings for libraries.
+    pub folder: PathBuf,
+    /// What plays our server instead.
+    pub server: Option<PathBuf>,
+    /// What plays our client instead.
+    pub client: Option<PathBuf>,
     /// More arguments for our server.
     pub server_args: Vec<String>,
 }
 
 /// What every program of a run has to know.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct Setting<'a> {
     /// The server's address and port.
     pub server: SocketAddr,
@@ -75,192 +99,344 @@ pub struct Setting<'a> {
     pub evidence: &'a Path,
     /// How many clients there are, and how they come.
     pub scenario: &'a Scenario,
+    /// What the programs are told that the scenario and their task are, instead of the truth.
+    pub made_up: Option<&'a str>,
 }
 
 impl Setting<'_> {
     /// Whether one process plays all clients and counts for itself what came through.
-    pub fn counts_for_itself(&self, client: Implementation) -> bool {
-        let ours_resumes = self.scenario.resume && client == Implementation::Ours;
-        self.scenario.clients > 1 && (self.scenario.in_turn.is_none() || ours_resumes)
+    pub fn counts_for_itself(&self, client: &Adapter) -> bool {
+        let many = client.client.as_ref().and_then(|side| side.many.as_ref());
+        let resumes = self.scenario.resume && many.is_some_and(|many| many.resume.is_some());
+        self.scenario.clients > 1 && (self.scenario.in_turn.is_none() || resumes)
     }
 
     /// The file with the authorities between the server's certificate and the root.
-    pub fn authorities(&self) -> PathBuf {
+    fn authorities(&self) -> PathBuf {
         self.evidence.join(AUTHORITIES)
+    }
+
+    /// Bytes of the longest IP packet that comes through from an end in this role.
+    fn link_mtu(&self, role: Role) -> u16 {
+        let direction = match role {
+            Role::Server => Direction::ToClient,
+            Role::Client => Direction::ToServer,
+        };
+        let mtu = self.scenario.link(direction).mtu;
+        mtu.map_or(ETHERNET_MTU, |mtu| mtu.bytes)
+    }
+
+    /// What the ends have to do: one connection with data both ways, one after another that resume the
+    /// session before, or many from one process.
+    fn task(&self, play: &Play) -> &str {
+        match self.made_up {
+            Some(made_up) => made_up,
+            None if self.counts_for_itself(&play.client) => "many",
+            None if self.scenario.resume => "resume",
+            None => "echo",
+        }
+    }
+
+    /// The scenario's name, as the programs are told.
+    fn scenario_name(&self) -> &str {
+        self.made_up.unwrap_or(&self.scenario.name)
+    }
+
+    fn value(&self, slot: Slot, role: Role, play: &Play) -> OsString {
+        let scenario = self.scenario;
+        let port = self.server.port();
+        let v6 = self.server.is_ipv6();
+        match slot {
+            Slot::Role => role.name().into(),
+            Slot::Address => self.server.to_string().into(),
+            Slot::Host => self.server.ip().to_string().into(),
+            Slot::Port => port.to_string().into(),
+            Slot::PortBelow => port.saturating_sub(1).to_string().into(),
+            Slot::Family => if v6 { "ipv6" } else { "ipv4" }.into(),
+            Slot::Ip => if v6 { "6" } else { "4" }.into(),
+            Slot::Name => SERVER_NAME.into(),
+            Slot::Cert => self.pki.chain(scenario.certificate).into(),
+            Slot::Chain => self.authorities().into(),
+            Slot::Key => self.pki.key(scenario.certificate).into(),
+            Slot::Ca => self.pki.ca().into(),
+            Slot::Mtu => (self
+                .link_mtu(role)
+                .saturating_sub(headers(self.server.ip())))
+            .to_string()
+            .into(),
+            Slot::LinkMtu => self.link_mtu(role).to_string().into(),
+            Slot::Keylog => self.evidence.join(format!("{}.keylog", role.name())).into(),
+            Slot::Evidence => self.evidence.into(),
+            Slot::Scenario => self.scenario_name().into(),
+            Slot::Task => self.task(play).into(),
+            Slot::Clients => scenario.clients.to_string().into(),
+            Slot::AtOnce => match scenario.in_turn {
+                Some(_) => "1".into(),
+                None => scenario.clients.min(MOST_AT_ONCE).to_string().into(),
+            },
+        }
     }
 }
 
 /// Its name in the folder of the run's evidence.
 pub const AUTHORITIES: &str = "authorities.pem";
+/// A name in the certificates of the test PKI's servers.
+const SERVER_NAME: &str = "localhost";
+/// Bytes of the longest IP packet where the scenario does not say it.
+const ETHERNET_MTU: u16 = 1500;
+
+/// Bytes of the headers of IP and UDP.
+const fn headers(address: IpAddr) -> u16 {
+    match address {
+        IpAddr::V4(_) => 28,
+        IpAddr::V6(_) => 48,
+    }
+}
 
 impl Programs {
-    /// Says whether the program for this role exists.
+    /// Says whether the programs for this role exist.
     ///
     /// # Errors
     ///
     /// [`MissingProgram`] with its name and the remedy.
-    pub fn require(
-        &self,
-        implementation: Implementation,
-        role: Role,
-    ) -> Result<(), MissingProgram> {
-        match (implementation, role) {
-            (Implementation::Ours, role) => {
-                let (path, flag) = match role {
-                    Role::Server => (&self.server, "--server-bin"),
-                    Role::Client => (&self.client, "--client-bin"),
-                };
-                if path.is_file() {
-                    return Ok(());
-                }
-                Err(MissingProgram::Ours {
-                    path: path.clone(),
-                    flag,
-                })
-            }
-            (Implementation::Openssl, _) => {
-                let path = std::env::var_os("PATH").unwrap_or_default();
-                if std::env::split_paths(&path).any(|folder| folder.join("openssl").is_file()) {
-                    return Ok(());
-                }
-                Err(MissingProgram::Openssl)
-            }
-        }
+    pub fn require(&self, adapter: &Adapter, role: Role) -> Result<(), MissingProgram> {
+        let side = adapter
+            .side(role)
+            .ok_or_else(|| MissingProgram::NoSuchSide {
+                adapter: adapter.name.clone(),
+                role,
+            })?;
+        self.find(adapter, role, &side.command).map(drop)
     }
 
-    /// The command that starts the server of `play`.
-    pub fn server_command(&self, play: &Play, setting: &Setting<'_>) -> Command {
-        let address = setting.server.to_string();
-        let certificate = setting.scenario.certificate;
-        let (chain, key) = (setting.pki.chain(certificate), setting.pki.key(certificate));
-        let keylog = setting.evidence.join("server.keylog").into_os_string();
-        let mut command;
-        match play.server {
-            Implementation::Ours => {
-                command = Command::new(&self.server);
-                command.args([
-                    "--listen",
-                    &address,
-                    "--service",
-                    "echo",
-                    "--format",
-                    "json",
-                ]);
-                command.arg("--cert").arg(chain).arg("--key").arg(key);
-                // What a lost close_notify holds up must not hold up the lab.
-                command.args(["--drain-timeout", "1s"]);
-                command.args([OsString::from("--keylog"), keylog]);
-                command.args(&self.server_args);
-            }
-            Implementation::Openssl => {
-                command = Command::new("openssl");
-                command.args(["s_server", "-dtls1_2", NON_BLOCKING, "-accept", &address]);
-                command.arg("-cert").arg(chain).arg("-key").arg(key);
-                // -cert takes only the leaf from a file.
-                command.arg("-cert_chain").arg(setting.authorities());
-                command.args([OsString::from("-keylogfile"), keylog]);
-            }
+    /// The file of the program that a command of this adapter begins with.
+    fn find(
+        &self,
+        adapter: &Adapter,
+        role: Role,
+        command: &[Template],
+    ) -> Result<PathBuf, MissingProgram> {
+        // The parser takes only commands that begin with a plain word.
+        let name = command
+            .first()
+            .map(|word| PathBuf::from(word.fill(&|_| OsString::new())))
+            .unwrap_or_default();
+        let program = || name.display().to_string();
+        let install = || adapter.install.clone();
+        if adapter.required {
+            let (named, flag) = match role {
+                Role::Server => (&self.server, "--server-bin"),
+                Role::Client => (&self.client, "--client-bin"),
+            };
+            let path = named.clone().unwrap_or_else(|| self.folder.join(&name));
+            return if path.is_file() {
+                Ok(path)
+            } else {
+                Err(MissingProgram::Required {
+                    path,
+                    install: install(),
+                    flag,
+                })
+            };
+        }
+        if name.components().count() > 1 {
+            let path = adapter
+                .folder
+                .as_deref()
+                .map_or(name.clone(), |folder| folder.join(&name));
+            return if path.is_file() {
+                Ok(path)
+            } else {
+                Err(MissingProgram::NoSuchFile {
+                    path,
+                    adapter: adapter.name.clone(),
+                    install: install(),
+                })
+            };
+        }
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        std::iter::once(self.folder.join(ENDPOINTS))
+            .chain(std::env::split_paths(&path))
+            .map(|folder| folder.join(&name))
+            .find(|path| path.is_file())
+            .ok_or_else(|| MissingProgram::NotInstalled {
+                program: program(),
+                install: install(),
+            })
+    }
+
+    /// The command that starts the server of `play`, or why it cannot play.
+    ///
+    /// # Errors
+    ///
+    /// A reason when its adapter knows no way to do what the scenario asks for.
+    pub fn server_command(&self, play: &Play, setting: &Setting<'_>) -> Result<Command, String> {
+        let adapter = &play.server;
+        let side = side(adapter, Role::Server)?;
+        let mut command = self.command(play, setting, Role::Server, &side.command)?;
+        self.tell_mtu(&mut command, play, setting, Role::Server)?;
+        if adapter.required {
+            command.args(&self.server_args);
         }
         command.args(&play.server_args);
-        clean_environment(&mut command);
-        command
+        Ok(command)
     }
 
     /// The command that starts the client of `play` whose turn it is, from 0, or why it cannot play.
     ///
     /// # Errors
     ///
-    /// A reason when the implementation cannot be as many clients at once as the scenario asks for.
+    /// A reason when its adapter knows no way to do what the scenario asks for.
     pub fn client_command(
         &self,
         play: &Play,
         setting: &Setting<'_>,
         turn: u32,
     ) -> Result<Command, String> {
-        let address = setting.server.to_string();
-        let ca = setting.pki.ca();
-        let keylog = setting.evidence.join("client.keylog");
+        let adapter = &play.client;
+        let no_such_side = || format!("`{adapter}` has no client");
+        let client = adapter.client.as_ref().ok_or_else(no_such_side)?;
+        let scenario = setting.scenario;
+        let words = |command: &mut Command, words: &[Template]| {
+            command.args(fill(words, play, setting, Role::Client));
+        };
         let mut command;
-        match play.client {
-            Implementation::Ours if setting.counts_for_itself(play.client) => {
-                let scenario = setting.scenario;
-                let clients = scenario.clients.to_string();
-                let at_once = match scenario.in_turn {
-                    Some(_) => "1".to_owned(),
-                    None => scenario.clients.min(MOST_AT_ONCE).to_string(),
-                };
-                command = Command::new(&self.client);
-                command.args(["load", &address, "--connections", &clients]);
-                command.args(["--concurrency", &at_once, "--messages", "1", "--size", "64"]);
-                command.args(["--format", "json"]).arg("--ca").arg(ca);
-                if scenario.resume {
-                    command.arg("--resume");
-                }
+        if setting.counts_for_itself(adapter) {
+            let many = client.many.as_ref().ok_or_else(|| {
+                format!("`{adapter}` cannot be {} clients at once", scenario.clients)
+            })?;
+            command = self.command(play, setting, Role::Client, &many.command)?;
+            if let (true, Some(resume)) = (scenario.resume, &many.resume) {
+                words(&mut command, resume);
             }
-            Implementation::Ours => {
-                command = Command::new(&self.client);
-                command.args(["connect", &address, "--format", "json"]);
-                command.arg("--ca").arg(ca).arg("--keylog").arg(keylog);
-            }
-            Implementation::Openssl if setting.counts_for_itself(play.client) => {
-                return Err(format!(
-                    "s_client cannot be {} clients at once",
-                    setting.scenario.clients
-                ));
-            }
-            Implementation::Openssl => {
-                command = Command::new("openssl");
-                command.args(["s_client", "-dtls1_2", NON_BLOCKING, "-connect", &address]);
-                command.arg("-CAfile").arg(ca).arg("-verify_return_error");
-                command.arg("-keylogfile").arg(keylog);
-                if setting.scenario.resume {
-                    let session = setting.evidence.join("session.pem");
-                    let flag = if turn == 0 { "-sess_out" } else { "-sess_in" };
-                    command.arg(flag).arg(session);
-                }
+        } else {
+            command = self.command(play, setting, Role::Client, &client.side.command)?;
+            if scenario.resume {
+                let [first, next] = client
+                    .resume
+                    .as_ref()
+                    .ok_or_else(|| format!("`{adapter}` cannot resume a session"))?;
+                words(&mut command, if turn == 0 { first } else { next });
             }
         }
+        self.tell_mtu(&mut command, play, setting, Role::Client)?;
         command.args(&play.client_args);
-        clean_environment(&mut command);
+        Ok(command)
+    }
+
+    fn tell_mtu(
+        &self,
+        command: &mut Command,
+        play: &Play,
+        setting: &Setting<'_>,
+        role: Role,
+    ) -> Result<(), String> {
+        if setting.scenario.ends_know_mtu {
+            let adapter = play.end(role);
+            let words = side(adapter, role)?.mtu.as_ref().ok_or_else(|| {
+                format!("`{adapter}` cannot be told how long its datagrams may be")
+            })?;
+            command.args(fill(words, play, setting, role));
+        }
+        Ok(())
+    }
+
+    /// The program with its arguments and environment.
+    fn command(
+        &self,
+        play: &Play,
+        setting: &Setting<'_>,
+        role: Role,
+        words: &[Template],
+    ) -> Result<Command, String> {
+        let adapter = play.end(role);
+        let side = side(adapter, role)?;
+        let program = self
+            .find(adapter, role, words)
+            .map_err(|missing| missing.to_string())?;
+        let mut command = Command::new(program);
+        command.args(fill(&words[1..], play, setting, role));
+        // What the person running the lab has set for other purposes must not change a verdict.
+        for name in [
+            "SSLKEYLOGFILE",
+            "OPENSSL_CONF",
+            "SSL_CERT_FILE",
+            "SSL_CERT_DIR",
+        ] {
+            command.env_remove(name);
+        }
+        command.env("LAB_ROLE", role.name());
+        command.env("LAB_SCENARIO", setting.scenario_name());
+        command.env("LAB_TASK", setting.task(play));
+        for (name, word) in &side.environment {
+            command.env(name, word.fill(&|slot| setting.value(slot, role, play)));
+        }
         Ok(command)
     }
 }
+
+fn side(adapter: &Adapter, role: Role) -> Result<&Side, String> {
+    adapter
+        .side(role)
+        .ok_or_else(|| format!("`{adapter}` has no {}", role.name()))
+}
+
+fn fill(words: &[Template], play: &Play, setting: &Setting<'_>, role: Role) -> Vec<OsString> {
+    words
+        .iter()
+        .map(|word| word.fill(&|slot| setting.value(slot, role, play)))
+        .collect()
+}
+
+/// Where the programs for libraries without any of their own are built, below the lab's own folder.
+const ENDPOINTS: &str = "endpoints";
 
 /// Clients that run at the same time; the others follow as these finish. So many handshakes fit into
 /// the first second of one core, before anybody's retransmission timer.
 pub const MOST_AT_ONCE: u32 = 64;
 
-/// Without it `s_client` and `s_server` sit in a blocking read after any datagram that holds nothing
-/// new, such as a duplicate, and neither reads its stdin again until the other speaks.
-const NON_BLOCKING: &str = "-nbio";
-
-/// Whether this line says that the server listens.
-pub fn says_listening(server: Implementation, stream: Stream, line: &str) -> bool {
-    match server {
-        Implementation::Ours => stream == Stream::Err && line.contains("listening on "),
-        Implementation::Openssl => stream == Stream::Out && line == "ACCEPT",
-    }
+/// How the two ends of a play can exchange data that proves something.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Talk {
+    /// Lines that the lab makes up; whether the server sends back what it receives.
+    Lines {
+        /// It does; the lab need not say anything on its side.
+        echoed: bool,
+    },
+    /// The client asks by itself and prints an answer that contains this.
+    Answers(String),
+    /// They do not understand each other; why.
+    None(String),
 }
 
-/// Whether the server sends back what it receives; others print it and send what they read on stdin.
-pub fn echoes(server: Implementation) -> bool {
-    match server {
-        Implementation::Ours => true,
-        Implementation::Openssl => false,
+/// How the ends of this play talk.
+pub fn talk(play: &Play) -> Talk {
+    let data = |role| play.end(role).side(role).map(|side| &side.data);
+    match (data(Role::Server), data(Role::Client)) {
+        (Some(Data::Echo), Some(Data::Lines)) => Talk::Lines { echoed: true },
+        (Some(Data::Lines), Some(Data::Lines)) => Talk::Lines { echoed: false },
+        (
+            Some(Data::Protocol { name: served, .. }),
+            Some(Data::Protocol {
+                name,
+                answer: Some(answer),
+            }),
+        ) if served == name => Talk::Answers(answer.clone()),
+        (server, client) => {
+            let speaks = |data: Option<&Data>| match data {
+                Some(Data::Protocol { name, .. }) => name.clone(),
+                _ => "lines".to_owned(),
+            };
+            Talk::None(format!(
+                "{} speaks {} and {} {}",
+                play.server,
+                speaks(server),
+                play.client,
+                speaks(client)
+            ))
+        }
     }
 }
 
 /// The status with which an endpoint says that it cannot play a scenario.
 pub const EXIT_UNSUPPORTED: i32 = 127;
-
-/// What the person running the lab has set for other purposes must not change a verdict.
-fn clean_environment(command: &mut Command) {
-    for name in [
-        "SSLKEYLOGFILE",
-        "OPENSSL_CONF",
-        "SSL_CERT_FILE",
-        "SSL_CERT_DIR",
-    ] {
-        command.env_remove(name);
-    }
-}

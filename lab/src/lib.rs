@@ -6,7 +6,7 @@
 //!  scenario ── schedule ── run ─┬─ netns     three network namespaces, two veth pairs
 //!                               ├─ relay     the wire between them: engine, sockets, clock
 //!                               │    └─ wire   rules and seed: a fate for each datagram
-//!                               ├─ endpoint  the programs under test, and their talk
+//!                               ├─ endpoint  the programs under test, as their adapters start them
 //!                               │
 //!                            observe         what happened on the wire, in order
 //!                               │
@@ -36,6 +36,7 @@ pub mod packet;
 pub mod record;
 pub mod icmp;
 pub mod rules;
+pub mod adapter;
 pub mod endpoint;
 pub mod observe;
 pub mod verdict;

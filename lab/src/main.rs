@@ -10,17 +10,18 @@ use std::time::Instant;
 
 use clap::Parser;
 use dtls_certs::{PkiFiles, TestPki};
+use dtls_lab::adapter::Adapters;
 use dtls_lab::cli::{
     BackendArg, Cli, Command, FamilyArg, Format, ListArgs, OUT, RulesArgs, RunArgs,
 };
-use dtls_lab::endpoint::{MissingProgram, Programs, Role, process};
+use dtls_lab::endpoint::{MissingProgram, Programs, Role};
 use dtls_lab::netns::{self, NamespaceError};
 use dtls_lab::report::{
     Report, Required, Row, Summary, Verdicts, bug_rows, rule_rows, write_bugs, write_json,
     write_rules, write_table,
 };
-use dtls_lab::run::{Backend, Finished, Job, Lab, evidence_folder, label, newest_reports};
-use dtls_lab::scenario::{Catalogue, Family, Implementation, Refusal};
+use dtls_lab::run::{Asked, Backend, Finished, Job, Lab, evidence_folder, label, newest_reports};
+use dtls_lab::scenario::{Catalogue, Family, Refusal};
 use dtls_lab::schedule::{Filter, PlanError, Planned, Progress, plan, run_all};
 use dtls_lab::sim::{SimulationError, Simulator};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -35,10 +36,14 @@ enum LabError {
     Plan(#[from] PlanError),
     #[error("{0}")]
     Requirement(String),
-    #[error("cannot read scenarios from {} ({source}): name a readable folder with --scenarios", path.display())]
-    Scenarios { path: PathBuf, source: io::Error },
-    #[error("no scenario file (*.toml) in {}: name another folder with --scenarios", .0.display())]
-    NoScenarios(PathBuf),
+    #[error("cannot read {what} from {} ({source}): name a readable folder with --{what}", path.display())]
+    Unreadable {
+        what: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
+    #[error("no TOML file with {what} in {}: name another folder with --{what}", path.display())]
+    NoFiles { what: &'static str, path: PathBuf },
     #[error("cannot write evidence below {} ({source}): name another folder with --out", path.display())]
     Evidence { path: PathBuf, source: io::Error },
     #[error("cannot read the report {} ({source}): name another with --report", path.display())]
@@ -76,8 +81,8 @@ impl LabError {
             Self::Scenario(_)
             | Self::Plan(_)
             | Self::Requirement(_)
-            | Self::Scenarios { .. }
-            | Self::NoScenarios(_)
+            | Self::Unreadable { .. }
+            | Self::NoFiles { .. }
             | Self::OldReport { .. }
             | Self::Command(CommandError::Usage(_) | CommandError::Decisions { .. }) => 2,
             Self::Evidence { .. }
@@ -128,7 +133,7 @@ fn main() -> ExitCode {
 }
 
 fn list(arguments: &ListArgs) -> Result<(), LabError> {
-    let catalogue = catalogue(arguments.scenarios.as_deref())?;
+    let catalogue = catalogue(arguments.scenarios.as_deref(), &Adapters::built_in())?;
     let mut out = io::stdout().lock();
     for scenario in catalogue.iter() {
         writeln!(out, "{}\n    {}", scenario.name, scenario.claim)?;
@@ -149,7 +154,7 @@ fn list(arguments: &ListArgs) -> Result<(), LabError> {
 }
 
 fn rules(arguments: &RulesArgs) -> Result<(), LabError> {
-    let catalogue = catalogue(arguments.scenarios.as_deref())?;
+    let catalogue = catalogue(arguments.scenarios.as_deref(), &Adapters::built_in())?;
     let rows = rule_rows(&catalogue, &verdicts(&arguments.report)?);
     match arguments.format {
         Format::Text => write_rules(&mut anstream::stdout().lock(), &rows)?,
@@ -159,7 +164,7 @@ fn rules(arguments: &RulesArgs) -> Result<(), LabError> {
 }
 
 fn bugs(arguments: &RulesArgs) -> Result<(), LabError> {
-    let catalogue = catalogue(arguments.scenarios.as_deref())?;
+    let catalogue = catalogue(arguments.scenarios.as_deref(), &Adapters::built_in())?;
     let rows = bug_rows(&catalogue, &verdicts(&arguments.report)?);
     match arguments.format {
         Format::Text => write_bugs(&mut anstream::stdout().lock(), &rows)?,
@@ -193,8 +198,9 @@ fn verdicts(reports: &[PathBuf]) -> Result<Verdicts, LabError> {
 fn run(arguments: &RunArgs) -> Result<ExitCode, LabError> {
     let started = now();
     let required = std::env::var("LAB_REQUIRE").unwrap_or_default();
-    let required = Required::parse(&required).map_err(LabError::Requirement)?;
-    let catalogue = catalogue(arguments.scenarios.as_deref())?;
+    let adapters = adapters(arguments.adapters.as_deref())?;
+    let required = Required::parse(&required, &adapters).map_err(LabError::Requirement)?;
+    let catalogue = catalogue(arguments.scenarios.as_deref(), &adapters)?;
     let filter = Filter {
         names: arguments.names.clone(),
         family: arguments.family.map(|family| match family {
@@ -216,7 +222,7 @@ fn run(arguments: &RunArgs) -> Result<ExitCode, LabError> {
         netns::claim_privileges()?;
         // The namespaces end with their processes, and those must not outlive us.
         ctrlc::set_handler(|| {
-            process::kill_all();
+            netns::kill_all_inhabitants();
             std::process::exit(INTERRUPTED);
         })?;
     }
@@ -231,6 +237,7 @@ fn run(arguments: &RunArgs) -> Result<ExitCode, LabError> {
                 seed,
                 evidence,
                 pki: PkiFiles::in_dir(&pki),
+                asked: Asked::default(),
             };
             Box::new(move |job| lab.run(job))
         }
@@ -316,11 +323,29 @@ const fn exit(good: bool) -> ExitCode {
 const INTERRUPTED: i32 = 130;
 
 /// The scenarios of a folder, or those built in.
-fn catalogue(folder: Option<&Path>) -> Result<Catalogue, LabError> {
+fn catalogue(folder: Option<&Path>, adapters: &Adapters) -> Result<Catalogue, LabError> {
     let Some(folder) = folder else {
-        return Ok(Catalogue::parse(BUILT_IN.iter().copied())?);
+        return Ok(Catalogue::parse_with(BUILT_IN.iter().copied(), adapters)?);
     };
-    let unreadable = |source| LabError::Scenarios {
+    let files = toml_files(folder, "scenarios")?;
+    Ok(Catalogue::parse_with(files, adapters)?)
+}
+
+/// The implementations built in, and those of a folder.
+fn adapters(folder: Option<&Path>) -> Result<Adapters, LabError> {
+    let mut adapters = Adapters::built_in();
+    if let Some(folder) = folder {
+        for (file, text) in toml_files(folder, "adapters")? {
+            adapters.add(&file, &text)?;
+        }
+    }
+    Ok(adapters)
+}
+
+/// The TOML files of a folder with their texts, in order of name.
+fn toml_files(folder: &Path, what: &'static str) -> Result<Vec<(PathBuf, String)>, LabError> {
+    let unreadable = |source| LabError::Unreadable {
+        what,
         path: folder.to_owned(),
         source,
     };
@@ -332,14 +357,17 @@ fn catalogue(folder: Option<&Path>) -> Result<Catalogue, LabError> {
             .is_some_and(|extension| extension == "toml")
         {
             let text = std::fs::read_to_string(&path).map_err(unreadable)?;
-            files.push((path, text));
+            files.push((std::path::absolute(&path).unwrap_or(path), text));
         }
     }
     if files.is_empty() {
-        return Err(LabError::NoScenarios(folder.to_owned()));
+        return Err(LabError::NoFiles {
+            what,
+            path: folder.to_owned(),
+        });
     }
     files.sort();
-    Ok(Catalogue::parse(files)?)
+    Ok(files)
 }
 
 /// The files of `lab/scenarios`: name and text.
@@ -353,11 +381,10 @@ fn programs(arguments: &RunArgs) -> Programs {
         .unwrap_or_default();
     let folder = arguments.bin_dir.clone().unwrap_or(beside);
     let absolute = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
-    let named =
-        |file: &Option<PathBuf>, name| absolute(file.clone().unwrap_or_else(|| folder.join(name)));
     Programs {
-        server: named(&arguments.server_bin, "dtls-server"),
-        client: named(&arguments.client_bin, "dtls-client"),
+        folder: absolute(folder),
+        server: arguments.server_bin.clone().map(absolute),
+        client: arguments.client_bin.clone().map(absolute),
         server_args: arguments.server_arg.clone(),
     }
 }
@@ -366,12 +393,10 @@ fn programs(arguments: &RunArgs) -> Programs {
 /// Other implementations may be missing; their runs are skipped and counted.
 fn require_ours(programs: &Programs, plan: &[Planned<'_>]) -> Result<(), MissingProgram> {
     for Planned { job, .. } in plan {
-        for (implementation, role) in [
-            (job.play.server, Role::Server),
-            (job.play.client, Role::Client),
-        ] {
-            if implementation == Implementation::Ours {
-                programs.require(implementation, role)?;
+        for role in [Role::Server, Role::Client] {
+            let end = job.play.end(role);
+            if end.required && end.side(role).is_some() {
+                programs.require(end, role)?;
             }
         }
     }

@@ -1,20 +1,26 @@
 //! Network namespaces: a server's, a client's, and between them the wire's, joined by two veth pairs.
 //!
 //! Every run builds its own three, on its own thread, so runs in parallel cannot meet. A thread enters
-//! a namespace and the processes it then starts are born there. Nothing needs cleaning up: the kernel
-//! takes a namespace and its interfaces away with the last process and descriptor in it.
+//! a namespace and the processes it then starts are born there. What is left in an end's namespace when
+//! its run is over is killed, whoever started it; then the kernel takes the namespace and its
+//! interfaces away with the last process and descriptor in it.
 //!
 //! No TUN device: its node is closed to ordinary users on many machines, whereas veth and AF_PACKET
 //! need no node at all.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::scenario::Family;
 
@@ -105,10 +111,59 @@ fn write_proc(file: &'static str, text: &str) -> Result<(), NamespaceError> {
         .map_err(|source| NamespaceError::IdMap { file, source })
 }
 
+/// The namespaces of endpoints that exist now, by their inode numbers, of all threads.
+fn inhabited() -> MutexGuard<'static, BTreeSet<u64>> {
+    static INHABITED: Mutex<BTreeSet<u64>> = Mutex::new(BTreeSet::new());
+    INHABITED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Kills every process in any namespace of the lab; for a lab that is told to stop.
+pub fn kill_all_inhabitants() {
+    let namespaces = inhabited().clone();
+    kill_inhabitants(&|inode| namespaces.contains(&inode));
+}
+
+/// Kills the processes whose namespace is one of these, whoever started them; how many there were.
+fn kill_inhabitants(of: &dyn Fn(u64) -> bool) -> usize {
+    let own = std::process::id();
+    let mut killed = BTreeSet::new();
+    // One that is just being forked appears in the next round.
+    for _ in 0..MOST_ROUNDS {
+        let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+        let found: Vec<u32> = processes
+            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+            .filter(|pid| *pid != own && !killed.contains(pid))
+            // What has ended and was not waited for has no namespace any more.
+            .filter(|pid| {
+                std::fs::metadata(format!("/proc/{pid}/ns/net")).is_ok_and(|it| of(it.ino()))
+            })
+            .collect();
+        if found.is_empty() {
+            break;
+        }
+        for pid in found {
+            let target = i32::try_from(pid).map(Pid::from_raw);
+            if let Err(errno) = target
+                .map_err(|_| Errno::ESRCH)
+                .and_then(|pid| kill(pid, Signal::SIGKILL))
+            {
+                log::debug!("cannot kill process {pid}: {errno}");
+            }
+            killed.insert(pid);
+        }
+    }
+    killed.len()
+}
+
+/// How often those that a dying process has just started are looked for.
+const MOST_ROUNDS: usize = 20;
+
 /// One network namespace, alive as long as this value or a process in it.
 #[derive(Debug)]
 pub struct Namespace {
     handle: File,
+    /// By which the kernel tells it from others.
+    inode: u64,
 }
 
 impl Namespace {
@@ -116,7 +171,8 @@ impl Namespace {
     fn new() -> Result<Self, NamespaceError> {
         unshare(CloneFlags::CLONE_NEWNET).map_err(NamespaceError::NetNamespace)?;
         let handle = File::open("/proc/thread-self/ns/net").map_err(NamespaceError::Enter)?;
-        Ok(Self { handle })
+        let inode = handle.metadata().map_err(NamespaceError::Enter)?.ino();
+        Ok(Self { handle, inode })
     }
 
     /// Moves the calling thread into this namespace; what it starts from now on is born there.
@@ -218,6 +274,7 @@ impl Network {
         client.enter()?;
         ip_batch("client's", &endpoint_commands(them, us, SERVER_MAC, family))?;
         wire.enter()?;
+        inhabited().extend([server.inode, client.inode]);
         Ok(Self {
             server,
             client,
@@ -227,6 +284,12 @@ impl Network {
 }
 
 impl Network {
+    /// Kills what the programs have left behind in the namespaces of both ends; how many that were.
+    pub fn kill_inhabitants(&self) -> usize {
+        let ours = [self.server.inode, self.client.inode];
+        kill_inhabitants(&|inode| ours.contains(&inode))
+    }
+
     /// Leaves the client's namespace one port to choose, so that each program there gets the same as
     /// the one before it.
     ///
@@ -237,6 +300,15 @@ impl Network {
         self.client.enter()?;
         // Under /proc/sys/net a thread sees its own namespace; IPv6 follows the same file.
         std::fs::write(PORT_RANGE, "45684 45684").map_err(NamespaceError::PortRange)
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        self.kill_inhabitants();
+        let mut inhabited = inhabited();
+        inhabited.remove(&self.server.inode);
+        inhabited.remove(&self.client.inode);
     }
 }
 

@@ -151,6 +151,8 @@ pub struct Trace {
     pub longest: [usize; 2],
     /// Set when the relay has stopped, with its reason if that is not our request.
     pub relay_ended: Option<Result<(), String>>,
+    /// Which way the endpoint sent that offered more datagrams than the lab keeps in mind.
+    pub flooded: Option<Direction>,
     /// Offered datagrams that complete a handshake or carry data, until they are delivered.
     in_flight: Vec<Pending>,
 }
@@ -175,6 +177,10 @@ impl Trace {
         decision: Option<Decision>,
         records: &[Record],
     ) {
+        if self.events.len() >= MOST_EVENTS {
+            self.flooded.get_or_insert(direction);
+            return;
+        }
         let end = match direction {
             Direction::ToServer => End::Client,
             Direction::ToClient => End::Server,
@@ -288,6 +294,9 @@ impl Trace {
             bytes: frame,
             comment,
         });
+        if self.flooded.is_some() {
+            return;
+        }
         let kind = match origin {
             Origin::Untouched => return,
             Origin::Sent {
@@ -365,9 +374,9 @@ impl Trace {
         done >= clients as usize
     }
 
-    /// Whether an end of the newest connection has closed it.
-    pub fn is_closed(&self) -> bool {
-        self.closed.iter().any(Option::is_some)
+    /// Whether an end of the newest connection has closed it, or gone wild.
+    pub fn is_over(&self) -> bool {
+        self.closed.iter().any(Option::is_some) || self.flooded.is_some()
     }
 
     fn arrived(&mut self, at: Duration, flow: u32, direction: Direction, ordinal: u64) {
@@ -423,6 +432,9 @@ fn ends_handshake(place: &Place) -> bool {
 /// hundred thousand frames say how.
 const MOST_FRAMES: usize = 100_000;
 
+/// Events kept in mind: the largest scenario has some fifty thousand.
+const MOST_EVENTS: usize = 400_000;
+
 /// A trace that grows while the run waits for what it must see.
 #[derive(Debug, Default)]
 pub struct Watch {
@@ -449,7 +461,7 @@ impl Watch {
             if seen(&trace) {
                 return true;
             }
-            if trace.relay_ended.is_some() {
+            if trace.relay_ended.is_some() || trace.flooded.is_some() {
                 return false;
             }
             let Some(left) = until(deadline) else {

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::adapter::Adapters;
 use crate::endpoint::Role;
 use crate::run::{Backend, Finished, Job, label};
 use crate::scenario::Family;
@@ -82,8 +83,10 @@ pub struct Row {
     pub handshake_ms: Option<f64>,
     /// Flights sent again.
     pub resent: Option<u32>,
-    /// Why it did not pass.
+    /// Why it did not pass, and what else is to be known.
     pub why: String,
+    /// Whether the handshake was all that could be judged.
+    pub handshake_only: bool,
     /// Why it was known to fail, in the scenario's words.
     pub known: Option<String>,
     /// Folder of the evidence.
@@ -102,20 +105,18 @@ impl Required {
     /// # Errors
     ///
     /// The first word that means nothing.
-    pub fn parse(text: &str) -> Result<Self, String> {
+    pub fn parse(text: &str, adapters: &Adapters) -> Result<Self, String> {
         let words: BTreeSet<String> = text
             .split(',')
             .map(str::trim)
             .filter(|word| !word.is_empty())
             .map(str::to_owned)
             .collect();
-        match words
-            .iter()
-            .find(|word| !REQUIREMENTS.contains(&word.as_str()))
-        {
+        let valid: Vec<&str> = REQUIREMENTS.into_iter().chain(adapters.names()).collect();
+        match words.iter().find(|word| !valid.contains(&word.as_str())) {
             Some(word) => Err(format!(
                 "LAB_REQUIRE: `{word}` is nothing the lab can require; valid: {}",
-                REQUIREMENTS.join(", ")
+                valid.join(", ")
             )),
             None => Ok(Self(words)),
         }
@@ -127,7 +128,7 @@ impl Required {
 }
 
 /// `netns` is always required, since without namespaces nothing runs at all; it may be said.
-const REQUIREMENTS: [&str; 7] = ["all", "netns", "openssl", "ipv6", "control", "wire", "sim"];
+const REQUIREMENTS: [&str; 6] = ["all", "netns", "ipv6", "control", "wire", "sim"];
 
 impl Row {
     /// The row of one run.
@@ -155,7 +156,14 @@ impl Row {
             (Status::UnexpectedPass, Some(reason)) => {
                 format!("the scenario says it fails because {reason}; correct its `fails_because`")
             }
-            _ => finished.verdict.why().to_owned(),
+            _ => {
+                let why = Some(finished.verdict.why()).filter(|why| !why.is_empty());
+                let remarks = finished.remarks.iter().map(String::as_str);
+                why.into_iter()
+                    .chain(remarks)
+                    .collect::<Vec<_>>()
+                    .join("; ")
+            }
         };
         Self {
             scenario: job.scenario.name.clone(),
@@ -166,6 +174,7 @@ impl Row {
             handshake_ms: finished.handshake.map(milliseconds),
             resent: finished.resent,
             why,
+            handshake_only: finished.handshake_only,
             known,
             evidence: finished.evidence.as_deref().map(path_text),
             replay: replay(job, seed, backend),

@@ -6,6 +6,7 @@
 //! scenario's deadline.
 
 mod evidence;
+mod made_up;
 mod stage;
 
 use std::net::SocketAddr;
@@ -15,7 +16,7 @@ use std::time::{Duration, SystemTime};
 use dtls_certs::PkiFiles;
 
 use crate::clock::now;
-use crate::endpoint::{self, Programs, Role, Setting};
+use crate::endpoint::{self, MissingProgram, Programs, Role, Setting};
 use crate::netns::{NamespaceError, Network, server_addr};
 use crate::relay::Relay;
 use crate::report::replay;
@@ -27,6 +28,7 @@ use stage::Stage;
 
 pub(crate) use evidence::write_evidence;
 pub use evidence::{evidence_folder, newest_reports};
+pub use made_up::Asked;
 
 /// Where runs are played.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +61,8 @@ pub struct Lab {
     pub evidence: PathBuf,
     /// Folder of the test PKI.
     pub pki: PkiFiles,
+    /// Which programs keep their promise to say what they cannot play.
+    pub asked: Asked,
 }
 
 /// One scenario over one family with one pair of endpoints.
@@ -81,6 +85,10 @@ pub struct Finished {
     pub handshake: Option<Duration>,
     /// Transmissions of flights beyond the first, all clients together.
     pub resent: Option<u32>,
+    /// Whether the handshake was all that could be judged.
+    pub handshake_only: bool,
+    /// What else a person should know.
+    pub remarks: Vec<String>,
     /// Where the evidence lies, if it came to any.
     pub evidence: Option<PathBuf>,
 }
@@ -94,6 +102,8 @@ impl Finished {
             handshake: handshakes.iter().filter_map(|one| one.duration()).max(),
             resent: (!handshakes.is_empty())
                 .then(|| handshakes.iter().map(|one| one.resent()).sum()),
+            handshake_only: seen.not_tried().is_some(),
+            remarks: remarks(seen),
             evidence: Some(evidence),
         }
     }
@@ -104,6 +114,8 @@ impl Finished {
             verdict,
             handshake: None,
             resent: None,
+            handshake_only: false,
+            remarks: Vec::new(),
             evidence: None,
         }
     }
@@ -124,13 +136,35 @@ impl Job<'_> {
     }
 }
 
+/// What a verdict does not say.
+fn remarks(seen: &Observation) -> Vec<String> {
+    let mut remarks = Vec::new();
+    if let Some(why) = seen.not_tried() {
+        remarks.push(format!("the handshake only: {why}"));
+    }
+    for (ending, who) in [(&seen.server, "server"), (&seen.client, "client")] {
+        if ending.flooded {
+            remarks.push(format!(
+                "the {who} printed without end; what it said after the first {} MiB was thrown away",
+                endpoint::process::MAX_OUTPUT >> 20
+            ));
+        }
+    }
+    match seen.left_behind {
+        0 => {}
+        1 => remarks.push("one process was left behind and killed".to_owned()),
+        many => remarks.push(format!("{many} processes were left behind and killed")),
+    }
+    remarks
+}
+
 /// An endpoint as tables and `--server` and `--client` name it: the implementation and its arguments.
 pub fn label(play: &Play, role: Role) -> String {
-    let (implementation, arguments) = match role {
-        Role::Server => (play.server, &play.server_args),
-        Role::Client => (play.client, &play.client_args),
+    let arguments = match role {
+        Role::Server => &play.server_args,
+        Role::Client => &play.client_args,
     };
-    let mut words = vec![implementation.to_string()];
+    let mut words = vec![play.end(role).to_string()];
     words.extend(arguments.iter().cloned());
     words.join(" ")
 }
@@ -151,16 +185,18 @@ impl Lab {
             let need = Need::Sim;
             return Finished::untried(Verdict::Skipped(Skip { need, why }));
         }
-        for (implementation, role) in [
-            (job.play.server, Role::Server),
-            (job.play.client, Role::Client),
-        ] {
-            if let Err(missing) = self.programs.require(implementation, role) {
-                let skip = Skip {
-                    need: Need::Openssl,
-                    why: missing.to_string(),
+        for role in [Role::Server, Role::Client] {
+            let end = job.play.end(role);
+            if let Err(missing) = self.programs.require(end, role) {
+                let why = missing.to_string();
+                let verdict = match missing {
+                    MissingProgram::NoSuchSide { .. } => Verdict::Unsupported(why),
+                    _ => Verdict::Skipped(Skip {
+                        need: Need::Adapter(end.name.clone()),
+                        why,
+                    }),
                 };
-                return Finished::untried(Verdict::Skipped(skip));
+                return Finished::untried(verdict);
             }
         }
         let evidence = self.evidence.join(job.slug());
@@ -208,13 +244,19 @@ impl Lab {
                 pki: &self.pki,
                 evidence,
                 scenario: job.scenario,
+                made_up: None,
             },
             origin,
             relay,
         };
-        let seen = stage.play(&self.programs, &network);
+        let seen = self
+            .asked
+            .ask(&stage, &self.programs, &network)
+            .and_then(|()| stage.play(&self.programs, &network));
+        let left_behind = network.kill_inhabitants();
         stage.relay.stop();
         let mut seen = seen?;
+        seen.left_behind = left_behind;
         seen.trace = std::mem::take(&mut *stage.relay.watch().lock());
         write_evidence(evidence, started, &seen).map_err(trouble)?;
         Ok(seen)
@@ -269,6 +311,8 @@ enum RunError {
     NotListening(String),
     #[error("{0}")]
     Unsupported(String),
+    #[error("{0}")]
+    Dishonest(String),
 }
 
 /// UDP port of every server under test; each has an address of its own.

@@ -6,7 +6,7 @@
 
 mod parse;
 mod raw;
-mod refusal;
+pub(crate) mod refusal;
 
 pub use refusal::Refusal;
 
@@ -14,11 +14,14 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use dtls_certs::Profile;
 use serde::{Deserialize, Serialize};
 
+use crate::adapter::{Adapter, Adapters};
+use crate::endpoint::Role;
 use crate::rules::{BugId, RuleId};
 use crate::sim::Shape;
 
@@ -31,6 +34,7 @@ pub use crate::wire::selector::{Position, Selector};
 
 /// One case of the lab: what is claimed, who plays, what is done to the wire, what must be seen.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a key of the file")]
 pub struct Scenario {
     /// `subject-fault-place`; equal to the name of its file.
     pub name: String,
@@ -58,6 +62,8 @@ pub struct Scenario {
     pub quiet: Duration,
     /// Bytes of each line that is said.
     pub line: usize,
+    /// Whether the ends are told how long a packet the link carries.
+    pub ends_know_mtu: bool,
     /// Ids of the rules this scenario shows.
     pub shows: Vec<RuleId>,
     /// Ids of the known bugs it would find.
@@ -148,9 +154,9 @@ impl fmt::Display for Family {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Play {
     /// Who serves.
-    pub server: Implementation,
+    pub server: Arc<Adapter>,
     /// Who connects.
-    pub client: Implementation,
+    pub client: Arc<Adapter>,
     /// Arguments the server gets besides those every run needs.
     pub server_args: Vec<String>,
     /// Arguments the client gets besides those every run needs.
@@ -160,22 +166,14 @@ pub struct Play {
     pub fails_because: Option<String>,
 }
 
-/// Who can play.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Implementation {
-    /// `dtls-server` and `dtls-client`.
-    Ours,
-    /// `openssl s_server` and `openssl s_client`.
-    Openssl,
-}
-
-impl fmt::Display for Implementation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Ours => "ours",
-            Self::Openssl => "openssl",
-        })
+impl Play {
+    /// Who plays this role.
+    #[must_use]
+    pub fn end(&self, role: Role) -> &Arc<Adapter> {
+        match role {
+            Role::Server => &self.server,
+            Role::Client => &self.client,
+        }
     }
 }
 
@@ -291,7 +289,7 @@ impl Scenario {
     ///
     /// The first thing that is wrong, with line and column.
     pub fn parse(file: impl Into<PathBuf>, text: &str) -> Result<Self, Refusal> {
-        parse::scenario(&file.into(), text)
+        parse::scenario(&file.into(), text, &Adapters::built_in())
     }
 
     /// Whether something happens as soon as application data has flowed.
@@ -342,11 +340,27 @@ impl Catalogue {
         P: Into<PathBuf>,
         T: AsRef<str>,
     {
+        Self::parse_with(files, &Adapters::built_in())
+    }
+
+    /// The same, with these to play.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Catalogue::parse`].
+    pub fn parse_with<P, T>(
+        files: impl IntoIterator<Item = (P, T)>,
+        adapters: &Adapters,
+    ) -> Result<Self, Refusal>
+    where
+        P: Into<PathBuf>,
+        T: AsRef<str>,
+    {
         let files: Vec<_> = files
             .into_iter()
             .map(|(file, text)| (file.into(), text))
             .collect();
-        let scenarios = parse::catalogue(&files)?;
+        let scenarios = parse::catalogue(&files, adapters)?;
         Ok(Self { scenarios })
     }
 

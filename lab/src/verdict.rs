@@ -51,11 +51,11 @@ pub struct Skip {
 }
 
 /// What a machine may lack; the words of `LAB_REQUIRE`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Need {
-    /// The `openssl` command.
-    Openssl,
+    /// The programs of the adapter of this name.
+    Adapter(String),
     /// IPv6 in the kernel.
     Ipv6,
     /// Another scenario's pass.
@@ -68,9 +68,9 @@ pub enum Need {
 
 impl Need {
     /// The word in `LAB_REQUIRE`.
-    pub const fn name(self) -> &'static str {
+    pub fn name(&self) -> &str {
         match self {
-            Self::Openssl => "openssl",
+            Self::Adapter(name) => name,
             Self::Ipv6 => "ipv6",
             Self::Control => "control",
             Self::Wire => "wire",
@@ -88,6 +88,8 @@ pub struct Exchange {
     pub to_client: bool,
     /// A line that came out more often than it was put in.
     pub repeated: Option<String>,
+    /// Why none was tried: the ends do not understand each other.
+    pub not_tried: Option<String>,
 }
 
 impl Exchange {
@@ -106,6 +108,8 @@ pub struct Ending {
     pub unsupported: bool,
     /// It had to be killed, because it did not end when asked to.
     pub killed: bool,
+    /// It printed more than the lab keeps.
+    pub flooded: bool,
     /// The last line it printed.
     pub last_words: Option<String>,
 }
@@ -125,12 +129,21 @@ pub struct Observation {
     pub client_killed: Option<Duration>,
     /// KiB of the server's memory before and after what attackers did.
     pub server_memory: Option<[u64; 2]>,
+    /// Processes that the programs left behind, and the lab killed.
+    pub left_behind: usize,
     /// Worker threads of the server just before it was asked to end.
     pub threads_left: Option<u64>,
     /// The server's end.
     pub server: Ending,
     /// The client's end.
     pub client: Ending,
+}
+
+impl Observation {
+    /// Why no data was tried, where the ends do not understand each other.
+    pub fn not_tried(&self) -> Option<&str> {
+        self.exchange.as_ref()?.not_tried.as_deref()
+    }
 }
 
 /// Judges a run.

@@ -3,16 +3,16 @@
 //! Two threads per process copy stdout and stderr into the log file and into memory, where the run's
 //! thread waits for what it needs. The run's thread owns the child and its stdin.
 
-use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{Read, Write};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
 use crate::clock::{now, until};
@@ -69,6 +69,8 @@ struct State {
     begun: [String; 2],
     /// Readers that have met the end of their pipe; at two, nothing more can come.
     ended: usize,
+    /// More came than is kept.
+    flooded: bool,
 }
 
 impl Output {
@@ -107,9 +109,10 @@ impl Process {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
+            // What it starts itself is signalled with it.
+            .process_group(0)
             .spawn()
             .map_err(fail)?;
-        running().insert(child.id());
         let output = Arc::new(Output::default());
         let mut readers = Vec::new();
         if let Some(pipe) = child.stdout.take() {
@@ -220,15 +223,15 @@ impl Process {
         .or_else(|| last(&|_, text| text.chars().any(char::is_alphanumeric)))
     }
 
+    /// Whether it printed more than is kept.
+    pub fn flooded(&self) -> bool {
+        self.output.lock().flooded
+    }
+
     /// How it ended, if it has.
     pub fn exit_status(&mut self) -> Option<ExitStatus> {
         if self.status.is_none() {
-            // Under the lock, so that nobody kills a number that is no longer ours.
-            let mut running = running();
             self.status = self.child.try_wait().ok().flatten();
-            if self.status.is_some() {
-                running.remove(&self.child.id());
-            }
         }
         self.status
     }
@@ -276,14 +279,29 @@ impl Process {
     pub fn kill(&mut self) {
         if self.exit_status().is_none() {
             self.signal(Signal::SIGKILL);
-            let mut running = running();
             self.status = self.child.wait().ok();
-            running.remove(&self.child.id());
         }
-        for reader in self.readers.drain(..) {
+        self.wait_for_pipes();
+        for reader in self.readers.drain(..).filter(JoinHandle::is_finished) {
             if reader.join().is_err() {
                 log::warn!("a reader of process {} panicked", self.child.id());
             }
+        }
+    }
+
+    /// Waits until what was printed is read. A process that left the group may hold the pipes open;
+    /// its readers end when the run's namespaces are cleared.
+    fn wait_for_pipes(&self) {
+        let deadline = now() + LAST_WORDS;
+        let mut state = self.output.lock();
+        while state.ended < self.readers.len() {
+            let Some(left) = until(deadline) else { return };
+            state = self
+                .output
+                .changed
+                .wait_timeout(state, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
         }
     }
 
@@ -299,24 +317,11 @@ impl Drop for Process {
     }
 }
 
-/// Kills every process the lab has started and not yet seen end; for a lab that is told to stop.
-pub fn kill_all() {
-    for pid in running().iter() {
-        send_signal(*pid, Signal::SIGKILL);
-    }
-}
-
-/// The processes that run now, of all threads.
-fn running() -> MutexGuard<'static, BTreeSet<u32>> {
-    static RUNNING: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
-    RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 fn send_signal(pid: u32, signal: Signal) {
     let Ok(pid) = i32::try_from(pid) else {
         return;
     };
-    if let Err(errno) = kill(Pid::from_raw(pid), signal) {
+    if let Err(errno) = killpg(Pid::from_raw(pid), signal) {
         log::debug!("cannot send {signal} to process {pid}: {errno}");
     }
 }
@@ -352,21 +357,31 @@ fn copy_lines(
         // The bound keeps a process gone wild from filling our memory and the disk.
         let mut budget = MAX_OUTPUT;
         loop {
-            let length = match pipe.read(&mut chunk) {
+            let read = match pipe.read(&mut chunk) {
                 Ok(0) => break,
-                Ok(length) => length.min(budget),
+                Ok(read) => read,
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
                 Err(_) => break,
             };
-            budget -= length;
-            begun.extend(&chunk[..length]);
+            let kept = read.min(budget);
+            budget -= kept;
+            if kept == 0 {
+                continue;
+            }
+            begun.extend(&chunk[..kept]);
             let at = now().saturating_duration_since(origin);
-            let mut lines = Vec::new();
-            while let Some(end) = begun.iter().position(|byte| *byte == b'\n') {
-                lines.push(text_of(&begun.drain(..=end).collect::<Vec<u8>>()));
+            let ended = begun.iter().rposition(|byte| *byte == b'\n');
+            let whole: Vec<u8> = begun.drain(..ended.map_or(0, |end| end + 1)).collect();
+            let mut lines: Vec<String> = whole
+                .split_inclusive(|byte| *byte == b'\n')
+                .map(text_of)
+                .collect();
+            if kept < read {
+                lines.push("(and so on: the lab keeps no more)".to_owned());
             }
             write_log(&log, stream, at, &lines);
             let mut state = output.lock();
+            state.flooded |= kept < read;
             state
                 .lines
                 .extend(lines.into_iter().map(|text| (stream, Line { at, text })));
@@ -402,9 +417,11 @@ fn write_log(log: &Mutex<File>, stream: Stream, at: Duration, lines: &[String]) 
     }
 }
 
+/// How long the pipes of a dead process may stay open.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 /// What programs say when something went wrong.
 const TROUBLE: [&str; 6] = ["unknown", "error", "errno", "fail", "timed out", "refused"];
 /// Bytes of one stream that are kept; the rest is read and thrown away.
-const MAX_OUTPUT: usize = 8 << 20;
+pub const MAX_OUTPUT: usize = 2 << 20;
 /// Bytes read at a time: what a pipe holds.
 const CHUNK: usize = 64 << 10;

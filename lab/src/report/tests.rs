@@ -1,6 +1,7 @@
 //! The report's words and counts.
 
 use super::*;
+use crate::adapter::Adapters;
 
 fn row(status: Status) -> Row {
     Row {
@@ -12,6 +13,7 @@ fn row(status: Status) -> Row {
         handshake_ms: Some(3.1),
         resent: Some(0),
         why: "because".to_owned(),
+        handshake_only: false,
         known: None,
         evidence: Some("target/lab/latest/clean".to_owned()),
         replay: "dtls-lab run clean --seed 7c1e".to_owned(),
@@ -78,22 +80,22 @@ fn columns_stand_under_their_headings() {
 #[test]
 fn requirement_is_checked_and_all_means_everything() {
     assert!(
-        Required::parse("openssl, ipv6")
+        Required::parse("openssl, ipv6", &Adapters::built_in())
             .expect("both exist")
             .demands("ipv6")
     );
     assert!(
-        Required::parse("all")
+        Required::parse("all", &Adapters::built_in())
             .expect("it exists")
             .demands("openssl")
     );
     assert!(
-        !Required::parse("")
+        !Required::parse("", &Adapters::built_in())
             .expect("nothing is required")
             .demands("openssl")
     );
     assert!(
-        Required::parse("opnssl")
+        Required::parse("opnssl", &Adapters::built_in())
             .expect_err("a typo")
             .contains("`opnssl`")
     );

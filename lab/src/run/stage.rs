@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::{Job, RunError};
+use crate::adapter::Ready;
 use crate::clock::{now, until};
 use crate::endpoint::process::{Process, Stream};
-use crate::endpoint::{self, EXIT_UNSUPPORTED, Programs, Role, Setting};
+use crate::endpoint::{self, EXIT_UNSUPPORTED, Programs, Role, Setting, Talk};
 use crate::netns::Network;
 use crate::observe::Trace;
 use crate::packet::Direction;
@@ -36,17 +37,28 @@ impl Stage<'_> {
         programs
             .client_command(play, &self.setting, 0)
             .map_err(RunError::Unsupported)?;
+        let talk = endpoint::talk(play);
+        if let (Talk::None(why), true) = (&talk, self.data_is_the_point()) {
+            let why = format!("{why}: nothing tells whether data flows after the fault");
+            return Err(RunError::Unsupported(why));
+        }
+        let command = programs
+            .server_command(play, &self.setting)
+            .map_err(RunError::Unsupported)?;
         network.server.enter()?;
-        let mut server = Process::spawn(
-            programs.server_command(play, &self.setting),
-            &self.log(Role::Server),
-            self.origin,
-        )?;
-        let listening = |stream, line: &str| endpoint::says_listening(play.server, stream, line);
-        if !server.wait_for(self.deadline.min(now() + START_UP), listening) {
-            let last_words = server
-                .last_words()
-                .unwrap_or_else(|| "not a word".to_owned());
+        let mut server = Process::spawn(command, &self.log(Role::Server), self.origin)?;
+        if !self.listens(&mut server) {
+            let last_words = server.last_words().unwrap_or_else(|| {
+                let still = server.exit_status().is_none();
+                if still {
+                    format!(
+                        "it still runs after {} s and has said nothing",
+                        START_UP.as_secs()
+                    )
+                } else {
+                    "it ended without a word".to_owned()
+                }
+            });
             // Its pipes close a moment before its status can be had.
             server.wait_until(now() + SLICE);
             if ending(&mut server, self.origin).unsupported {
@@ -55,7 +67,7 @@ impl Stage<'_> {
             return Err(RunError::NotListening(last_words));
         }
         network.client.enter()?;
-        let counts_for_itself = self.setting.counts_for_itself(play.client);
+        let counts_for_itself = self.setting.counts_for_itself(&play.client);
         let turns = if counts_for_itself {
             1
         } else {
@@ -118,6 +130,46 @@ impl Stage<'_> {
             counters.insert(LOST_BY_KERNEL.to_owned(), lost);
         }
         Ok(seen)
+    }
+
+    /// Whether data after a fault, and not the handshake, is what the scenario is about.
+    fn data_is_the_point(&self) -> bool {
+        let scenario = self.job.scenario;
+        scenario.clients > 1
+            || scenario.expect.outcome == Outcome::ClientGone
+            || !scenario.quiet.is_zero()
+            || scenario.awaits_data()
+    }
+
+    /// Waits until the server listens; `false` when it ends before, or takes too long.
+    fn listens(&self, server: &mut Process) -> bool {
+        let deadline = self.deadline.min(now() + START_UP);
+        let ready = self.job.play.server.server.as_ref().map(|side| &side.ready);
+        match ready {
+            Some(Ready::Says {
+                stream,
+                text,
+                whole,
+            }) => server.wait_for(deadline, |on, line| {
+                let said = if *whole {
+                    line == text
+                } else {
+                    line.contains(text.as_str())
+                };
+                on == *stream && said
+            }),
+            Some(Ready::Bound) | None => {
+                let ticks = crossbeam_channel::tick(LOOK_AGAIN);
+                let port = self.setting.server.port();
+                while !is_bound(server.pid(), port) {
+                    let ended = server.exit_status().is_some();
+                    if ended || until(deadline).is_none() || ticks.recv().is_err() {
+                        return false;
+                    }
+                }
+                true
+            }
+        }
     }
 
     fn start_client(&self, programs: &Programs, turn: u32) -> Result<Process, RunError> {
@@ -215,9 +267,7 @@ impl Stage<'_> {
         let quiet = self.job.scenario.quiet;
         if !quiet.is_zero() {
             let end = self.deadline.min(now() + quiet);
-            self.relay
-                .watch()
-                .wait_until(end, |trace| trace.is_closed());
+            self.relay.watch().wait_until(end, |trace| trace.is_over());
         }
     }
 
@@ -233,16 +283,62 @@ impl Stage<'_> {
                 return true;
             }
             let someone_died = client.exit_status().is_some() || server.exit_status().is_some();
-            if someone_died || until(self.deadline).is_none() {
+            let flooded = self.relay.watch().lock().flooded.is_some();
+            if someone_died || flooded || until(self.deadline).is_none() {
                 return wait(self, now());
+            }
+        }
+    }
+
+    /// Has data go both ways, as these ends talk; `None` when they do not understand each other.
+    fn exchange(&self, round: u32, server: &mut Process, client: &mut Process) -> Exchange {
+        match endpoint::talk(&self.job.play) {
+            Talk::Lines { echoed } => self.exchange_lines(round, echoed, server, client),
+            Talk::Answers(answer) => self.wait_for_answer(&answer, client),
+            Talk::None(why) => Exchange {
+                not_tried: Some(why),
+                ..Exchange::default()
+            },
+        }
+    }
+
+    /// Waits for one more answer than there are: its question was asked after every fault, or just
+    /// before.
+    fn wait_for_answer(&self, answer: &str, client: &mut Process) -> Exchange {
+        let count = |process: &Process| {
+            let heard = process.said(Stream::Out);
+            heard.iter().filter(|line| line.contains(answer)).count()
+        };
+        let give_up = self.deadline.min(now() + ANSWER);
+        // The first answer may have come already; after a fault a new one is needed.
+        let had = if self.relay.watch().lock().attackers_told {
+            count(client)
+        } else {
+            0
+        };
+        let ticks = crossbeam_channel::tick(SLICE / 5);
+        loop {
+            let came = count(client) > had;
+            let over = client.exit_status().is_some() || until(give_up).is_none();
+            if came || over || ticks.recv().is_err() {
+                return Exchange {
+                    to_server: came,
+                    to_client: came,
+                    ..Exchange::default()
+                };
             }
         }
     }
 
     /// Sends lines until one has come through each way. DTLS does not resend data: on a lossy wire
     /// some lines never arrive.
-    fn exchange(&self, round: u32, server: &mut Process, client: &mut Process) -> Exchange {
-        let echoes = endpoint::echoes(self.job.play.server);
+    fn exchange_lines(
+        &self,
+        round: u32,
+        echoes: bool,
+        server: &mut Process,
+        client: &mut Process,
+    ) -> Exchange {
         let started = now();
         let mut exchange = Exchange::default();
         let mut lines = Vec::new();
@@ -285,7 +381,7 @@ impl Stage<'_> {
             } else {
                 exchange.to_server || arrived(server, |pair| &pair.0)
             };
-            let over = self.relay.watch().lock().is_closed()
+            let over = self.relay.watch().lock().is_over()
                 || client.exit_status().is_some()
                 || server.exit_status().is_some();
             if exchange.is_complete() || over || until(give_up).is_none() {
@@ -342,12 +438,29 @@ impl Stage<'_> {
     }
 }
 
+/// Whether a UDP socket in the process's namespace is bound to this port.
+fn is_bound(pid: u32, port: u16) -> bool {
+    let wanted = format!(":{port:04X}");
+    ["udp", "udp6"].into_iter().any(|table| {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/net/{table}"));
+        // `sl local_address rem_address …`
+        text.unwrap_or_default().lines().any(|line| {
+            let local = line.split_whitespace().nth(1);
+            local.is_some_and(|local| local.ends_with(&wanted))
+        })
+    })
+}
+
+/// How often the kernel is asked whether a port is bound.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// A server that has not opened its socket after this never will; generous for a busy machine.
 const START_UP: Duration = Duration::from_secs(10);
 /// How long lines are sent in vain, after the newest flight, before data counts as lost. At 30 % loss
 /// each way the chance that none of these comes through is one in a million; and the gap before
 /// the fourth transmission of a flight, 4 s, must fit.
 const EXCHANGE: Duration = Duration::from_secs(5);
+/// How long a client with a protocol of its own may take to ask and to be answered.
+const ANSWER: Duration = Duration::from_secs(10);
 /// How long one line may take to come through before the next is sent.
 const SLICE: Duration = Duration::from_millis(250);
 /// Bound on the lines of one exchange.
@@ -404,6 +517,7 @@ fn ending(process: &mut Process, origin: Instant) -> Ending {
         by_itself: status.map(|_| now().saturating_duration_since(origin)),
         unsupported: status.and_then(|status| status.code()) == Some(EXIT_UNSUPPORTED),
         killed: false,
+        flooded: process.flooded(),
         last_words: process.last_words(),
     }
 }

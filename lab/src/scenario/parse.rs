@@ -10,6 +10,7 @@ mod selector;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use dtls_certs::{Profile, Role};
@@ -22,10 +23,8 @@ use self::link::links;
 use self::selector::selector;
 use super::raw::{Raw, RawExpect, RawPlay, RawRepeats, RawRule};
 use super::refusal::{Problem, Refusal, did_you_mean, explain, locate, problem};
-use super::{
-    Action, Expect, Family, Implementation, Link, Outcome, Play, Repeats, Rule, SHORT_LINE,
-    Scenario,
-};
+use super::{Action, Expect, Family, Link, Outcome, Play, Repeats, Rule, SHORT_LINE, Scenario};
+use crate::adapter::{Adapter, Adapters, OURS};
 use crate::rules::{BUGS, RULES};
 use crate::sim::Shape;
 
@@ -34,8 +33,9 @@ use crate::sim::Shape;
 /// # Errors
 ///
 /// The first mistake in it.
-pub(super) fn scenario(file: &Path, text: &str) -> Result<Scenario, Refusal> {
-    raw(file, text).and_then(|raw| check(file, raw).map_err(|problem| locate(file, text, &problem)))
+pub(super) fn scenario(file: &Path, text: &str, adapters: &Adapters) -> Result<Scenario, Refusal> {
+    raw(file, text)
+        .and_then(|raw| check(file, raw, adapters).map_err(|problem| locate(file, text, &problem)))
 }
 
 /// The scenarios of all files, by name.
@@ -45,10 +45,11 @@ pub(super) fn scenario(file: &Path, text: &str) -> Result<Scenario, Refusal> {
 /// The first mistake in any of them, or between them.
 pub(super) fn catalogue<T: AsRef<str>>(
     files: &[(PathBuf, T)],
+    adapters: &Adapters,
 ) -> Result<BTreeMap<String, Scenario>, Refusal> {
     let mut scenarios = BTreeMap::new();
     for (file, text) in files {
-        let parsed = scenario(file, text.as_ref())?;
+        let parsed = scenario(file, text.as_ref(), adapters)?;
         if let Some(twin) = scenarios.insert(parsed.name.clone(), parsed) {
             let text = format!("a second scenario is named `{}`; rename one", twin.name);
             return Err(locate(file, "", &Problem { span: 0..0, text }));
@@ -116,7 +117,7 @@ fn raw(file: &Path, text: &str) -> Result<Raw, Refusal> {
 /// # Errors
 ///
 /// The first thing its values together get wrong.
-fn check(file: &Path, raw: Raw) -> Result<Scenario, Problem> {
+fn check(file: &Path, raw: Raw, adapters: &Adapters) -> Result<Scenario, Problem> {
     let stem = file
         .file_stem()
         .and_then(|stem| stem.to_str())
@@ -150,7 +151,7 @@ fn check(file: &Path, raw: Raw) -> Result<Scenario, Problem> {
              in_turn = \"closed\" or \"killed\"",
         );
     }
-    let plays = plays(raw.play, clients, raw.in_turn.is_some())?;
+    let plays = plays(raw.play, clients, raw.in_turn.is_some(), adapters)?;
     let certificate = certificate(raw.certificate)?;
     let shows = of_dtls_1_2(raw.rules, |id| {
         RULES.iter().find(|rule| rule.id == *id)?.absent
@@ -225,6 +226,7 @@ fn check(file: &Path, raw: Raw) -> Result<Scenario, Problem> {
         finds,
         handshake,
         wrong_key: raw.wrong_key,
+        ends_know_mtu: raw.ends_know_mtu,
         deadline: raw.deadline.0,
         plays,
         to_server,
@@ -330,20 +332,29 @@ fn families(raw: Option<Spanned<Vec<Family>>>) -> Result<Vec<Family>, Problem> {
 ///
 /// # Errors
 ///
-/// A client that cannot start so many.
-fn plays(raw: Vec<Spanned<RawPlay>>, clients: u32, in_turn: bool) -> Result<Vec<Play>, Problem> {
+/// An end that nobody knows, or a client that cannot start so many.
+fn plays(
+    raw: Vec<Spanned<RawPlay>>,
+    clients: u32,
+    in_turn: bool,
+    adapters: &Adapters,
+) -> Result<Vec<Play>, Problem> {
     let at_once = clients > 1 && !in_turn;
+    let can_be_many = |client: &Adapter| client.client.as_ref().is_some_and(|it| it.many.is_some());
     if raw.is_empty() {
-        let usual = [Implementation::Ours, Implementation::Openssl];
-        return Ok(usual
-            .into_iter()
-            .filter(|client| !at_once || *client == Implementation::Ours)
-            .map(|client| Play {
-                server: Implementation::Ours,
-                client,
-                server_args: Vec::new(),
-                client_args: Vec::new(),
-                fails_because: None,
+        let known = |name| adapters.get(name).cloned();
+        let server = known(OURS);
+        let clients = USUAL_CLIENTS.into_iter().filter_map(known);
+        return Ok(clients
+            .filter(|client| !at_once || can_be_many(client))
+            .filter_map(|client| {
+                Some(Play {
+                    server: server.clone()?,
+                    client,
+                    server_args: Vec::new(),
+                    client_args: Vec::new(),
+                    fails_because: None,
+                })
             })
             .collect());
     }
@@ -351,7 +362,8 @@ fn plays(raw: Vec<Spanned<RawPlay>>, clients: u32, in_turn: bool) -> Result<Vec<
     for play in raw {
         let span = play.span();
         let play = play.into_inner();
-        if at_once && play.client != Implementation::Ours {
+        let (server, client) = (end(&play.server, adapters)?, end(&play.client, adapters)?);
+        if at_once && !can_be_many(&client) {
             return problem(
                 span,
                 format!(
@@ -361,14 +373,37 @@ fn plays(raw: Vec<Spanned<RawPlay>>, clients: u32, in_turn: bool) -> Result<Vec<
             );
         }
         plays.push(Play {
-            server: play.server,
-            client: play.client,
+            server,
+            client,
             server_args: play.server_args,
             client_args: play.client_args,
             fails_because: play.fails_because,
         });
     }
     Ok(plays)
+}
+
+/// Who plays against our server where a scenario does not say it.
+const USUAL_CLIENTS: [&str; 2] = [OURS, "openssl"];
+
+/// The implementation of this name.
+///
+/// # Errors
+///
+/// A name that no adapter has.
+fn end(name: &Spanned<String>, adapters: &Adapters) -> Result<Arc<Adapter>, Problem> {
+    adapters.get(name.get_ref()).cloned().ok_or_else(|| {
+        let wrong = name.get_ref();
+        let valid: Vec<&str> = adapters.names().collect();
+        Problem {
+            span: name.span(),
+            text: format!(
+                "unknown value `{wrong}`{}; valid here: {}",
+                did_you_mean(wrong, valid.iter().copied()),
+                valid.join(", ")
+            ),
+        }
+    })
 }
 
 /// One rule.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::{Action, Attacker, Bound, Family, Forgery, Implementation, Leave, Outcome, Rebound};
+use super::{Action, Attacker, Bound, Family, Forgery, Leave, Outcome, Rebound};
 use crate::packet::Direction;
 use crate::rules::{BugId, RuleId};
 
@@ -21,6 +21,7 @@ pub(super) use values::{
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a key of the file")]
 pub(super) struct Raw {
     pub(super) name: Spanned<String>,
     pub(super) claim: Spanned<String>,
@@ -39,6 +40,8 @@ pub(super) struct Raw {
     #[serde(default)]
     pub(super) quiet: Time,
     pub(super) line: Option<NonZeroU16>,
+    #[serde(default)]
+    pub(super) ends_know_mtu: bool,
     #[serde(default)]
     pub(super) rules: Vec<Spanned<RuleId>>,
     #[serde(default)]
@@ -84,8 +87,8 @@ fn nothing_special() -> Spanned<RawExpect> {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawPlay {
-    pub(super) server: Implementation,
-    pub(super) client: Implementation,
+    pub(super) server: Spanned<String>,
+    pub(super) client: Spanned<String>,
     #[serde(default)]
     pub(super) server_args: Vec<String>,
     #[serde(default)]

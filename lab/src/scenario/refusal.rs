@@ -18,9 +18,9 @@ pub struct Refusal {
 }
 
 /// What is wrong and where in the text, before it is known which file that is.
-pub(super) struct Problem {
-    pub(super) span: Range<usize>,
-    pub(super) text: String,
+pub(crate) struct Problem {
+    pub(crate) span: Range<usize>,
+    pub(crate) text: String,
 }
 
 /// Refuses the text at `span`.
@@ -28,14 +28,14 @@ pub(super) struct Problem {
 /// # Errors
 ///
 /// Always; that is what it is for.
-pub(super) fn problem<T>(span: Range<usize>, text: impl Into<String>) -> Result<T, Problem> {
+pub(crate) fn problem<T>(span: Range<usize>, text: impl Into<String>) -> Result<T, Problem> {
     Err(Problem {
         span,
         text: text.into(),
     })
 }
 
-pub(super) fn locate(file: &Path, text: &str, problem: &Problem) -> Refusal {
+pub(crate) fn locate(file: &Path, text: &str, problem: &Problem) -> Refusal {
     let before = text.get(..problem.span.start).unwrap_or(text);
     let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
     Refusal {
@@ -47,7 +47,7 @@ pub(super) fn locate(file: &Path, text: &str, problem: &Problem) -> Refusal {
 }
 
 /// What serde says, in the words of a scenario file; adds the valid word most like a wrong one.
-pub(super) fn explain(message: &str) -> String {
+pub(crate) fn explain(message: &str) -> String {
     let kinds = [
         ("unknown field `", "unknown key"),
         ("unknown variant `", "unknown value"),
@@ -75,13 +75,13 @@ pub(super) fn explain(message: &str) -> String {
     }
 }
 
-pub(super) fn did_you_mean<'a>(wrong: &str, valid: impl Iterator<Item = &'a str>) -> String {
+pub(crate) fn did_you_mean<'a>(wrong: &str, valid: impl Iterator<Item = &'a str>) -> String {
     nearest(wrong, valid).map_or_else(String::new, |near| format!(", did you mean `{near}`?"))
 }
 
 /// The candidate most like `name`, or begun by it; none if more than half of the name would have
 /// to change.
-pub(super) fn nearest<'a>(
+pub(crate) fn nearest<'a>(
     name: &str,
     candidates: impl Iterator<Item = &'a str>,
 ) -> Option<&'a str> {

@@ -13,7 +13,7 @@ use super::world::World;
 use crate::observe::Trace;
 use crate::report::replay;
 use crate::run::{Backend, Finished, Job, seed_of, write_evidence};
-use crate::scenario::{Implementation, Outcome, SHORT_LINE};
+use crate::scenario::{Outcome, SHORT_LINE};
 use crate::verdict::{Ending, Need, Observation, Skip, Verdict, judge};
 use crate::wire::Engine;
 
@@ -134,11 +134,9 @@ fn ending(end: &End) -> Ending {
 
 /// The settings that a job asks of client and server, or why it needs the wire.
 fn tuning(job: &Job<'_>) -> Result<[Tuning; 2], String> {
-    for implementation in [job.play.server, job.play.client] {
-        if implementation != Implementation::Ours {
-            return Err(format!(
-                "{implementation} is a program: it plays on the wire"
-            ));
+    for end in [&job.play.server, &job.play.client] {
+        if !end.is_ours() {
+            return Err(format!("{end} is a program: it plays on the wire"));
         }
     }
     let scenario = job.scenario;
@@ -162,6 +160,9 @@ fn tuning(job: &Job<'_>) -> Result<[Tuning; 2], String> {
     }
     if !scenario.quiet.is_zero() {
         return Err("the simulated ends have no idle timeout".to_owned());
+    }
+    if scenario.ends_know_mtu {
+        return Err("only a program can be told the link's MTU".to_owned());
     }
     if scenario.clients > 1 {
         return Err("many clients at once are a matter of sockets".to_owned());

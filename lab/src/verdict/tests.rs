@@ -35,7 +35,7 @@ fn good() -> Observation {
         exchange: Some(Exchange {
             to_server: true,
             to_client: true,
-            repeated: None,
+            ..Exchange::default()
         }),
         ..Observation::default()
     }
