@@ -21,7 +21,7 @@ SOAK_ARGS ?=
 TARGET ?= record_filter
 TIME ?= 60
 
-.PHONY: help deps build certs run test memcheck lab lab-shared bench bench-peers fuzz soak soak-short fmt check ci clean
+.PHONY: help deps build certs run test test-shared memcheck lab lab-shared bench bench-peers fuzz soak soak-short fmt check ci clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -53,6 +53,10 @@ test: ## run all tests, without root
 	cargo test --locked --workspace --doc --quiet
 	cargo nextest run --locked --workspace
 	cargo nextest run --locked -p dtls --features testing --test hostile --test seeds --test socket_errors
+
+test-shared: ## run the server's tests with its connections on one socket
+	@scripts/deps.sh test
+	DTLS_TEST_TRANSPORT=shared cargo nextest run --locked -p dtls-server
 
 # Leaks, invalid accesses and decisions on uninitialised memory, in OpenSSL too.
 VALGRIND := valgrind --leak-check=full --show-leak-kinds=definite --errors-for-leak-kinds=definite --num-callers=30 --error-exitcode=9
@@ -109,7 +113,7 @@ check: ## format, clippy, documentation; dependency direction, tests named in do
 	scripts/check-deps.sh
 	scripts/check-docs.sh
 
-ci: check test lab lab-shared soak-short ## everything a change must pass
+ci: check test test-shared lab lab-shared soak-short ## everything a change must pass
 
 clean: ## remove everything that was built
 	cargo clean

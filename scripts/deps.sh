@@ -76,6 +76,7 @@ needed "test" "has freeradius" "freeradius" "answers behind us, without DTLS"
 needed "test" "has radclient" "freeradius-utils" "radclient, asks radsecproxy"
 needed "test" "has rsyslogd" "rsyslog" "collects syslog behind us, without DTLS"
 needed "test" "has logger" "bsdutils" "logger, sends syslog"
+needed "test" "has systemd-analyze" "systemd" "systemd-analyze, checks the unit in dist/"
 
 give_up() {
   echo "deps: $1" >&2

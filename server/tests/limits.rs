@@ -1,4 +1,8 @@
 //! Who is let in, how many, and for how long.
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests: a failure is the test's"
+)]
 
 mod common;
 
@@ -6,7 +10,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
-use common::{Pki, Server, assert_echo, receive, wait_until};
+use common::{Pki, assert_echo, receive, wait_until};
 use dtls::{ConnectError, DtlsConnector, HandshakeError};
 use dtls_certs::Profile;
 
@@ -106,14 +110,26 @@ fn workers_are_used_again_for_later_connections() {
 
 #[test]
 fn threads_and_descriptors_are_given_back_when_the_clients_have_left() {
+    for (transport, own) in [("connected", None), ("shared", Some("receiver"))] {
+        let quiet: Vec<_> = ["ctrl-c", "dtls-server", "listener"]
+            .into_iter()
+            .chain(own)
+            .chain(["reload"])
+            .collect();
+        give_back(transport, &quiet);
+    }
+}
+
+/// `quiet` are the threads of a server without connections.
+fn give_back(transport: &str, quiet: &[&str]) {
     let pki = Pki::new();
-    let server = pki.serve(&[]);
-    let before = server.descriptors();
+    let server = pki.serve(&["--transport", transport]);
     // A thread gives itself its name.
-    let quiet = |server: &Server| {
-        wait_until("threads", || server.threads(), |names| names == &QUIET);
+    let wait_until_quiet = || {
+        wait_until("threads", || server.threads(), |names| names == quiet);
     };
-    quiet(&server);
+    wait_until_quiet();
+    let before = server.descriptors();
     for _ in 0..2 {
         let connector = DtlsConnector::new(pki.client().build().unwrap());
         let streams: Vec<_> = (0..100)
@@ -124,12 +140,9 @@ fn threads_and_descriptors_are_given_back_when_the_clients_have_left() {
         drop(streams);
         wait_until("descriptors", || server.descriptors(), |&n| n == before);
     }
-    quiet(&server);
+    wait_until_quiet();
     server.finish().assert_success();
 }
-
-/// The threads of a server without connections.
-const QUIET: [&str; 4] = ["ctrl-c", "dtls-server", "listener", "reload"];
 
 #[test]
 fn a_silent_client_is_closed_after_the_idle_timeout() {

@@ -11,6 +11,7 @@ use std::fs;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixDatagram;
+use std::process::Command;
 
 use common::backend::Backend;
 use common::{PATIENCE, Pki, Program, Server, assert_echo, command, receive, wait_until};
@@ -432,6 +433,37 @@ fn the_service_manager_hears_when_the_server_is_ready_and_when_it_ends() {
     assert!(stopping.contains("1 connections"), "{stopping}");
     drop(stream);
     assert_eq!(server.program.finish().status.code(), Some(0));
+}
+
+#[test]
+fn the_systemd_unit_is_one_and_its_command_is_valid() {
+    let text = include_str!("../../dist/dtls-server.service");
+    let installed = "ExecStart=/usr/local/bin/dtls-server ";
+    let line = text.lines().find_map(|line| line.strip_prefix(installed));
+    let arguments: Vec<_> = line.unwrap().split(' ').collect();
+    let pki = Pki::new();
+    // The names that systemd looks at, of what is not installed here.
+    let here = format!("ExecStart={} ", env!("CARGO_BIN_EXE_dtls-server"));
+    let unit = pki.path("dtls-server.service");
+    fs::write(&unit, text.replace(installed, &here)).unwrap();
+    let output = Command::new("systemd-analyze")
+        .args(["verify", "--man=no", &unit])
+        .output()
+        .expect("this test needs systemd-analyze(1): make deps");
+    // It may complain of other units of this host.
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(!said.contains("dtls-server.service"), "{said}");
+    assert!(output.status.success(), "{said}");
+
+    let config = pki.path("server.toml");
+    fs::write(&config, "[[listener]]\nlisten = \"127.0.0.1:0\"\n").unwrap();
+    let arguments = arguments.into_iter().map(|argument| match argument {
+        "/etc/dtls-server/server.toml" => config.clone(),
+        other => other.to_owned(),
+    });
+    let all: Vec<_> = arguments.chain(["--check".to_owned()]).collect();
+    let checked = Program::start(command(all)).unwrap().finish();
+    assert_eq!(checked.status.code(), Some(0), "{checked:#?}");
 }
 
 #[test]

@@ -22,7 +22,7 @@ const ROUND: Duration = Duration::from_secs(1);
 
 #[test]
 fn a_thousand_connections_lose_nothing_and_all_are_closed_in_order() {
-    let finished = serve_a_thousand(&[], 1, CONNECTIONS);
+    let finished = serve_a_thousand("connected", &[], 1, CONNECTIONS);
     assert_eq!(finished.counter("datagrams_to_backend"), 0);
 }
 
@@ -32,7 +32,12 @@ fn a_thousand_forwarded_connections_lose_nothing_and_all_are_closed_in_order() {
     let address = backend.address.to_string();
     // A descriptor towards the client and one towards the backend. The backend has one socket, whose
     // queue takes some 160 to 270 datagrams however small, and one thread that may have to wait.
-    let finished = serve_a_thousand(&["--service", "forward", "--backend", &address], 2, 80);
+    let finished = serve_a_thousand(
+        "connected",
+        &["--service", "forward", "--backend", &address],
+        2,
+        80,
+    );
     let each = u64::try_from(CONNECTIONS * ROUNDS).unwrap();
     assert_eq!(finished.counter("datagrams_to_backend"), each);
     assert_eq!(finished.counter("datagrams_from_backend"), each);
@@ -42,18 +47,24 @@ fn a_thousand_forwarded_connections_lose_nothing_and_all_are_closed_in_order() {
 fn a_thousand_connections_on_one_socket_lose_nothing_and_all_are_closed_in_order() {
     // One socket for all: its queue is twice as long as the backend's above where the system's limits
     // are Linux's own, but a host may allow less, and its one reading thread may have to wait, too.
-    let finished = serve_a_thousand(&["--transport", "shared"], 1, 80);
+    let finished = serve_a_thousand("shared", &[], 1, 80);
     assert_eq!(finished.counter("dropped_inbox_full"), 0);
 }
 
-fn serve_a_thousand(arguments: &[&str], descriptors: usize, at_once: usize) -> Finished {
+fn serve_a_thousand(
+    transport: &str,
+    arguments: &[&str],
+    descriptors: usize,
+    at_once: usize,
+) -> Finished {
     // The clients' sockets are this process's.
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     setrlimit(Resource::RLIMIT_NOFILE, most, most).unwrap();
     let pki = Pki::new();
-    let server = pki.serve(&[&["--max-connections", "1000"], arguments].concat());
+    let common = ["--max-connections", "1000", "--transport", transport];
+    let server = pki.serve(&[&common, arguments].concat());
     let resources = |server: &Server| (server.threads().len(), server.descriptors());
-    if arguments.contains(&"shared") {
+    if transport == "shared" {
         // The listener's thread starts it with its first wait, perhaps after the server is ready.
         let names = || server.threads();
         wait_until("the receiver", names, |names| {

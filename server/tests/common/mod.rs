@@ -97,10 +97,18 @@ impl Pki {
     }
 }
 
-/// The server's program with these arguments.
+/// The server's program with these arguments. What they do not say of the transport says the variable
+/// `DTLS_TEST_TRANSPORT`, with which all tests can be run over the other one.
 pub(crate) fn command<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_dtls-server"));
     command.args(arguments).env_remove("RUST_LOG");
+    let said = |word: &str| command.get_args().any(|argument| argument == word);
+    if let Some(transport) = std::env::var_os("DTLS_TEST_TRANSPORT")
+        && !said("--transport")
+        && !said("status")
+    {
+        command.arg("--transport").arg(transport);
+    }
     command
 }
 
