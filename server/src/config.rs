@@ -350,10 +350,19 @@ fn share_connections(
         descriptors: descriptors.unwrap_or(0),
         local_ports: needs.iter().any(|needs| needs.local_ports),
     };
-    let limit = |asked| {
-        limits::max_connections(asked, needs, becomes_another_user).map_err(StartError::Limit)
-    };
     let asked = |layers: &Layers<'_>| layers.merged.max_connections;
+    // One of those who ask for more than there is; the message has the number.
+    let place = || {
+        let asking = layers.iter().find(|layers| asked(layers).is_some());
+        let place = asking.and_then(|layers| layers.place_in_file("max-connections"));
+        place.unwrap_or_default()
+    };
+    let limit = |asked| {
+        limits::max_connections(asked, needs, becomes_another_user).map_err(|source| {
+            let place = place();
+            StartError::Limit { place, source }
+        })
+    };
     if let [only] = layers {
         return Ok(vec![limit(asked(only))?]);
     }

@@ -106,8 +106,13 @@ pub(crate) enum StartError {
     #[error("failed to {0}")]
     Bind(dtls::BindError),
     /// A limit is too low.
-    #[error(transparent)]
-    Limit(#[from] LimitError),
+    #[error("{place}{source}")]
+    Limit {
+        /// Where more was asked for, if that is in a file; empty, or ending in a colon and a space.
+        place: String,
+        /// What is too low, and what to do.
+        source: LimitError,
+    },
     /// No socket for the operations pages.
     #[error("cannot answer on --metrics {address}: {source}; choose a free port of this host")]
     Metrics {

@@ -289,6 +289,18 @@ fn each_wrong_file_is_refused_with_line_key_and_remedy() {
 }
 
 #[test]
+fn a_limit_that_the_system_cannot_honour_is_told_with_its_place_and_exit_code_3() {
+    let pki = folder("[[listener]]\nlisten = \"[::]:1\"\nmax-connections = 100000000\n");
+    for arguments in [&["--check"][..], &[]] {
+        let finished = run(&pki, arguments);
+        assert_eq!(finished.status.code(), Some(3), "{finished:#?}");
+        for word in ["server.toml:3:1: ", "100000000", "raise it", "at most"] {
+            assert!(finished.stderr.contains(word), "{word}: {finished:#?}");
+        }
+    }
+}
+
+#[test]
 fn a_file_that_cannot_be_read_and_one_address_for_many_are_refused() {
     let pki = folder("[[listener]]\nlisten = \"[::]:1\"\n[[listener]]\nlisten = \"[::]:2\"\n");
     let finished = run(&pki, &["--listen", "[::]:3"]);

@@ -94,20 +94,21 @@ impl<'a> Layers<'a> {
 
     /// Says where the setting was given, and what is wrong with it.
     pub(super) fn refuse(&self, Mistake { key, problem }: Mistake) -> Failure {
-        let flag = self.flags.said().contains_key(key);
-        let place = match self.file {
-            Some((file, number)) if !flag => {
-                let name = if key.is_empty() {
-                    String::new()
-                } else {
-                    format!("{key}: ")
-                };
-                file.place(Some(number), key) + &name
-            }
-            _ if key.is_empty() => String::new(),
-            _ => format!("--{key}: "),
+        let place = match self.place_in_file(key) {
+            Some(place) if key.is_empty() => place,
+            Some(place) => format!("{place}{key}: "),
+            None if key.is_empty() => String::new(),
+            None => format!("--{key}: "),
         };
         ConfigError::Listener { place, problem }.into()
+    }
+
+    /// Where in the file the setting was given or is missing; `None` if a flag says it, or there is no
+    /// file.
+    pub(super) fn place_in_file(&self, key: &str) -> Option<String> {
+        let (file, number) = self.file?;
+        let flag = self.flags.said().contains_key(key);
+        (!flag).then(|| file.place(Some(number), key))
     }
 
     /// What each setting is and who said so, for people.
