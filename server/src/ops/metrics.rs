@@ -1,4 +1,4 @@
-//! The metrics page: OpenMetrics text, which Prometheus reads. Operations threads.
+//! The metrics page: OpenMetrics text, which Prometheus reads. Operations thread.
 //!
 //! Names are `dtls_server_` and the counter's own; all `dropped_…` counters are one metric with a
 //! `reason`, so that they can be added up.

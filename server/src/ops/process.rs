@@ -1,4 +1,4 @@
-//! What the process takes of the system. Operations threads.
+//! What the process takes of the system. Operations thread.
 
 use std::fs;
 

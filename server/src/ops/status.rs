@@ -1,5 +1,5 @@
 //! The status page: everything at a glance as one JSON object, for `dtls-server status` and other
-//! programs. Operations threads write it, the command reads it.
+//! programs. The operations thread writes it, the command reads it.
 
 use std::collections::BTreeMap;
 
