@@ -97,7 +97,8 @@ impl About {
             resumed = info.resumed,
             handshake_seconds = info.time.as_secs_f64(),
             retransmissions = info.retransmissions,
-            client = client.unwrap_or("-");
+            client = client.unwrap_or("-"),
+            server_name = info.server_name.as_deref().unwrap_or("-");
             "connected, {}", describe(&info)
         );
     }

@@ -177,6 +177,7 @@ fn check_says_for_people_what_would_be_started_and_binds_nothing() {
     assert_eq!(finished.status.code(), Some(0), "{finished:#?}");
     assert_eq!(finished.stderr, "");
     for words in [
+        "drain-timeout  5s\n",
         &format!("listener {address}\n"),
         "service             forward",
         "idle-timeout        1m",

@@ -538,6 +538,7 @@ fn the_json_log_is_one_object_a_line_with_the_connection_it_is_about() {
         assert_eq!(line["listener"], address.to_string());
         assert_eq!(line["resumed"], false);
         assert!(line["handshake_seconds"].as_f64().unwrap() > 0.0);
+        assert_eq!(line["server_name"], "localhost");
         // The line at its end has the same number.
         let ends = lines.iter().filter(|end| {
             end["connection"] == line["connection"]

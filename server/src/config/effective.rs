@@ -28,29 +28,21 @@ pub(crate) struct Setting {
 pub(crate) fn print(out: &mut impl Write, config: &Config) -> io::Result<()> {
     match config.format {
         Format::Text => {
-            writeln!(out, "good; this would be started:")?;
+            writeln!(out, "good; this would be started:\n")?;
+            let report = Report::of(config);
+            writeln!(out, "drain-timeout  {}", report.drain_timeout)?;
+            if let Some(address) = report.metrics {
+                writeln!(out, "metrics        {address}")?;
+            }
+            if let Some(user) = report.user {
+                writeln!(out, "user           {user}")?;
+            }
             for listener in &config.listeners {
                 print_listener(out, listener)?;
             }
         }
         Format::Json => {
-            let listeners = config
-                .listeners
-                .iter()
-                .map(|listener| ListenerReport {
-                    listen: listener.listen.to_string(),
-                    pre_shared_keys: listener.ready.psk,
-                    throwaway_certificate: listener.ready.throwaway.is_some(),
-                    settings: &listener.settings,
-                })
-                .collect();
-            let report = Report {
-                user: config.user.as_ref().map(User::name),
-                metrics: config.metrics,
-                drain_timeout: humantime::format_duration(config.drain_timeout).to_string(),
-                listeners,
-            };
-            serde_json::to_writer(&mut *out, &report)?;
+            serde_json::to_writer(&mut *out, &Report::of(config))?;
             writeln!(out)?;
         }
     }
@@ -107,6 +99,25 @@ struct Report<'a> {
     metrics: Option<SocketAddr>,
     drain_timeout: String,
     listeners: Vec<ListenerReport<'a>>,
+}
+
+impl<'a> Report<'a> {
+    fn of(config: &'a Config) -> Self {
+        let listeners = config.listeners.iter();
+        Self {
+            user: config.user.as_ref().map(User::name),
+            metrics: config.metrics,
+            drain_timeout: humantime::format_duration(config.drain_timeout).to_string(),
+            listeners: listeners
+                .map(|listener| ListenerReport {
+                    listen: listener.listen.to_string(),
+                    pre_shared_keys: listener.ready.psk,
+                    throwaway_certificate: listener.ready.throwaway.is_some(),
+                    settings: &listener.settings,
+                })
+                .collect(),
+        }
+    }
 }
 
 #[derive(Serialize)]
