@@ -1,4 +1,4 @@
-//! The counters, for people or for programs. Main thread at the end, operations threads meanwhile.
+//! The counters, for people or for programs. Main thread at the end, the operations thread meanwhile.
 
 use std::io::{self, Write};
 
