@@ -75,6 +75,7 @@ needed "test" "has radsecproxy" "radsecproxy" "asks over RADIUS/DTLS"
 needed "test" "has freeradius" "freeradius" "answers behind us, without DTLS"
 needed "test" "has radclient" "freeradius-utils" "radclient, asks radsecproxy"
 needed "test" "has rsyslogd" "rsyslog" "collects syslog behind us, without DTLS"
+needed "test" "has tshark" "tshark" "decrypts the lab's captures with the secrets in them"
 needed "test" "has logger" "bsdutils" "logger, sends syslog"
 needed "test" "has systemd-analyze" "systemd" "systemd-analyze, checks the unit in dist/"
 

@@ -230,6 +230,11 @@ pub struct OracleArgs {
     #[arg(long, value_name = "FILE")]
     pub plot: Option<PathBuf>,
 
+    /// Where the page `oracle.html` goes, and `oracle.json`, which the pages of later runs in the same
+    /// folder show too.
+    #[arg(long, value_name = "DIR", default_value = "target/lab")]
+    pub out: PathBuf,
+
     /// Seed of every loss, in hexadecimal; a random one by default.
     #[arg(long, value_name = "HEX", value_parser = parse_seed)]
     pub seed: Option<u64>,

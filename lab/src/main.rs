@@ -6,7 +6,7 @@ mod simulated;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use clap::Parser;
 use dtls_certs::{PkiFiles, TestPki};
@@ -17,8 +17,8 @@ use dtls_lab::cli::{
 use dtls_lab::endpoint::{MissingProgram, Programs, Role};
 use dtls_lab::netns::{self, NamespaceError};
 use dtls_lab::report::{
-    Report, Required, Row, Summary, Verdicts, bug_rows, rule_rows, write_bugs, write_json,
-    write_rules, write_table,
+    Report, Required, Row, SaveError, Summary, Verdicts, bug_rows, rule_rows, save, write_bugs,
+    write_json, write_rules, write_table,
 };
 use dtls_lab::run::{Asked, Backend, Finished, Job, Lab, evidence_folder, label, newest_reports};
 use dtls_lab::scenario::{Catalogue, Family, Refusal};
@@ -46,6 +46,8 @@ enum LabError {
     NoFiles { what: &'static str, path: PathBuf },
     #[error("cannot write evidence below {} ({source}): name another folder with --out", path.display())]
     Evidence { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Save(#[from] SaveError),
     #[error("cannot read the report {} ({source}): name another with --report", path.display())]
     OldReport { path: PathBuf, source: io::Error },
     #[error("cannot make the test PKI: {0}")]
@@ -86,6 +88,7 @@ impl LabError {
             | Self::OldReport { .. }
             | Self::Command(CommandError::Usage(_) | CommandError::Decisions { .. }) => 2,
             Self::Evidence { .. }
+            | Self::Save(_)
             | Self::Pki(_)
             | Self::Namespace(_)
             | Self::Missing(_)
@@ -196,7 +199,7 @@ fn verdicts(reports: &[PathBuf]) -> Result<Verdicts, LabError> {
 }
 
 fn run(arguments: &RunArgs) -> Result<ExitCode, LabError> {
-    let started = now();
+    let (started, started_at) = (now(), SystemTime::now());
     let required = std::env::var("LAB_REQUIRE").unwrap_or_default();
     let adapters = adapters(arguments.adapters.as_deref())?;
     let required = Required::parse(&required, &adapters).map_err(LabError::Requirement)?;
@@ -281,29 +284,30 @@ fn run(arguments: &RunArgs) -> Result<ExitCode, LabError> {
         )
     });
     let summary = Summary::of(&rows, started.elapsed());
+    let flag = match backend {
+        Backend::Wire => "",
+        Backend::Sim => " --backend sim",
+    };
     let report = Report {
+        started_at: humantime::format_rfc3339_seconds(started_at).to_string(),
+        version: env!("CARGO_PKG_VERSION"),
+        replay: format!("dtls-lab run{flag} --seed {seed:x}"),
         seed: format!("{seed:x}"),
         backend: backend.describe(),
         runs: rows,
         summary,
     };
-    save(&evidence, &report).map_err(|source| LabError::Evidence {
-        path: evidence.clone(),
-        source,
-    })?;
+    save(&evidence, &report)?;
     match arguments.format {
         Format::Text => {
             let mut out = anstream::stdout().lock();
             write_table(&mut out, &report)?;
             let latest = arguments.out.join("latest");
-            let flag = match backend {
-                Backend::Wire => "",
-                Backend::Sim => " --backend sim",
-            };
             writeln!(
                 out,
-                "evidence {}   replay all: dtls-lab run{flag} --seed {seed:x}",
-                latest.display()
+                "report {}   replay all: {}",
+                latest.join("index.html").display(),
+                report.replay
             )?;
         }
         Format::Json => write_json(&mut io::stdout().lock(), &report)?,
@@ -420,15 +424,6 @@ fn prepare(out: &Path, seed: u64) -> Result<(PathBuf, PathBuf), LabError> {
         std::fs::rename(&new, &link).map_err(trouble)?;
     }
     Ok((evidence, pki))
-}
-
-fn save(evidence: &Path, report: &Report) -> io::Result<()> {
-    write_json(
-        &mut io::BufWriter::new(std::fs::File::create(evidence.join("report.json"))?),
-        report,
-    )?;
-    let text = std::fs::File::create(evidence.join("report.txt"))?;
-    write_table(&mut anstream::StripStream::new(text), report)
 }
 
 /// Drawn on stderr, and only if that is a terminal.

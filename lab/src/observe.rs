@@ -4,6 +4,7 @@
 //! ([`Watch`]) and keeps the whole as evidence. Nothing here asks the endpoints.
 
 pub mod pcap;
+pub mod sketch;
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};

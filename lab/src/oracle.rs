@@ -23,7 +23,7 @@ use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::clock::now;
 use crate::scenario::{Chance, Family, Link};
@@ -53,7 +53,7 @@ pub struct Question {
 }
 
 /// One loss rate.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Compared {
     /// In percent.
     pub loss: f64,
@@ -71,11 +71,9 @@ pub struct Compared {
     pub quantiles: [[Option<f64>; 2]; 3],
     /// Handshakes for each second of real time.
     pub rate: f64,
-    /// The simulated distribution, for plots.
-    #[serde(skip)]
+    /// The simulated distribution.
     pub simulated: Distribution,
     /// The model's.
-    #[serde(skip)]
     pub computed: Distribution,
 }
 

@@ -1,23 +1,32 @@
-//! Stage 5 of the lab's path: verdicts against expectations, as a table or as JSON. Main thread.
+//! Stage 5 of the lab's path: verdicts against expectations, as a table, JSON, `JUnit` XML and a page.
+//! Main thread.
 
 mod json;
+mod junit;
+pub mod page;
 mod rules;
+mod save;
 mod table;
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
 
 use crate::adapter::Adapters;
 use crate::endpoint::Role;
+use crate::observe::sketch::Sketch;
+use crate::rules::Exchanged;
 use crate::run::{Backend, Finished, Job, label};
 use crate::scenario::Family;
 use crate::verdict::Verdict;
 
 pub use json::write_json;
+pub use junit::write_junit;
 pub use rules::{BugRow, RuleRow, Tally, Verdicts, bug_rows, rule_rows, write_bugs, write_rules};
+pub use save::{SaveError, save, save_oracle};
 pub use table::write_table;
 
 /// What a verdict means, given what was expected of these endpoints.
@@ -69,8 +78,12 @@ impl Status {
 /// One row of the table.
 #[derive(Debug, Clone, Serialize)]
 pub struct Row {
+    /// Names the run among all of the report; also the name of its folder.
+    pub id: String,
     /// The scenario.
     pub scenario: String,
+    /// What it claims.
+    pub claim: String,
     /// Over which IP version.
     pub family: Family,
     /// The server and its arguments.
@@ -83,6 +96,11 @@ pub struct Row {
     pub handshake_ms: Option<f64>,
     /// Flights sent again.
     pub resent: Option<u32>,
+    /// What the server sent to an address that had proven nothing, where that was most for what had come
+    /// from it.
+    pub unverified_bytes: Option<Exchanged>,
+    /// Real time the run took.
+    pub seconds: f64,
     /// Why it did not pass, and what else is to be known.
     pub why: String,
     /// Whether the handshake was all that could be judged.
@@ -93,6 +111,9 @@ pub struct Row {
     pub evidence: Option<String>,
     /// The command that plays it again.
     pub replay: String,
+    /// What the page draws.
+    #[serde(skip)]
+    pub sketch: Option<Arc<Sketch>>,
 }
 
 /// The words of `LAB_REQUIRE`: what must not be missing.
@@ -165,19 +186,28 @@ impl Row {
                     .join("; ")
             }
         };
+        let unverified = finished
+            .sketch
+            .as_ref()
+            .and_then(|sketch| sketch.unverified);
         Self {
+            id: job.slug(),
             scenario: job.scenario.name.clone(),
+            claim: job.scenario.claim.clone(),
             family: job.family,
             server: label(&job.play, Role::Server),
             client: label(&job.play, Role::Client),
             status,
             handshake_ms: finished.handshake.map(milliseconds),
             resent: finished.resent,
+            unverified_bytes: unverified.map(|(bytes, _)| bytes),
+            seconds: (finished.took.as_secs_f64() * 1000.0).round() / 1000.0,
             why,
             handshake_only: finished.handshake_only,
             known,
             evidence: finished.evidence.as_deref().map(path_text),
             replay: replay(job, seed, backend),
+            sketch: finished.sketch.clone(),
         }
     }
 }
@@ -207,6 +237,10 @@ pub fn replay(job: &Job<'_>, seed: u64, backend: Backend) -> String {
 /// Everything that is told at the end.
 #[derive(Debug, Serialize)]
 pub struct Report {
+    /// When the lab was started (RFC 3339, UTC).
+    pub started_at: String,
+    /// The lab's version.
+    pub version: &'static str,
     /// The seed, in hexadecimal as `--seed` takes it.
     pub seed: String,
     /// How the wire was made.
@@ -215,6 +249,8 @@ pub struct Report {
     pub runs: Vec<Row>,
     /// How many there are of each kind.
     pub summary: Summary,
+    /// The command that plays all of it again.
+    pub replay: String,
 }
 
 /// The last line.

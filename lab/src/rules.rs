@@ -8,7 +8,7 @@ mod bugs;
 mod watcher;
 
 pub use bugs::{BUGS, Bug, BugId};
-pub use watcher::{Arrival, Passing, Watcher};
+pub use watcher::{Arrival, Exchanged, Passing, Watcher};
 
 use serde::{Deserialize, Serialize};
 

@@ -11,6 +11,7 @@ mod stage;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use dtls_certs::PkiFiles;
@@ -18,6 +19,7 @@ use dtls_certs::PkiFiles;
 use crate::clock::now;
 use crate::endpoint::{self, MissingProgram, Programs, Role, Setting};
 use crate::netns::{NamespaceError, Network, server_addr};
+use crate::observe::sketch::Sketch;
 use crate::relay::Relay;
 use crate::report::replay;
 use crate::scenario::{Family, Play, Scenario};
@@ -91,6 +93,10 @@ pub struct Finished {
     pub remarks: Vec<String>,
     /// Where the evidence lies, if it came to any.
     pub evidence: Option<PathBuf>,
+    /// What there is to draw, if it was played.
+    pub sketch: Option<Arc<Sketch>>,
+    /// Real time that the run took.
+    pub took: Duration,
 }
 
 impl Finished {
@@ -105,6 +111,8 @@ impl Finished {
             handshake_only: seen.not_tried().is_some(),
             remarks: remarks(seen),
             evidence: Some(evidence),
+            sketch: Some(Arc::new(Sketch::of(&seen.trace))),
+            took: Duration::ZERO,
         }
     }
 
@@ -117,6 +125,8 @@ impl Finished {
             handshake_only: false,
             remarks: Vec::new(),
             evidence: None,
+            sketch: None,
+            took: Duration::ZERO,
         }
     }
 }

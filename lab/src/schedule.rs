@@ -6,6 +6,7 @@
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
+use crate::clock::now;
 use crate::endpoint::Role;
 use crate::run::{Finished, Job, label};
 use crate::scenario::{Catalogue, Family, Outcome, Play, Scenario};
@@ -207,7 +208,10 @@ pub fn run_all(
                         Err(verdict) => Finished::untried(verdict),
                         Ok(()) => {
                             tell(Progress::Started(job));
-                            run(job)
+                            let started = now();
+                            let mut finished = run(job);
+                            finished.took = now().saturating_duration_since(started);
+                            finished
                         }
                     };
                     tell(Progress::Ended(job, &finished));

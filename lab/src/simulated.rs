@@ -4,6 +4,7 @@
 use std::io::{self, Write};
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use dtls_lab::cli::{ExploreArgs, Format, OracleArgs};
 use dtls_lab::explore::report::{write_finding, write_json, write_table};
@@ -12,6 +13,7 @@ use dtls_lab::explore::{Explored, Stage};
 use dtls_lab::oracle::Question;
 use dtls_lab::oracle::plot::{self, NotDrawn};
 use dtls_lab::oracle::report::{self, Answer};
+use dtls_lab::report::{SaveError, save_oracle};
 use dtls_lab::sim::{Fault, Shape, SimulationError};
 use indicatif::ProgressBar;
 use strum::IntoEnumIterator;
@@ -27,6 +29,8 @@ pub(crate) enum CommandError {
     Print(#[from] io::Error),
     #[error(transparent)]
     Plot(#[from] NotDrawn),
+    #[error(transparent)]
+    Save(#[from] SaveError),
     #[error("cannot read {} ({source}): name the decisions.jsonl of a run", path.display())]
     Decisions { path: PathBuf, source: io::Error },
 }
@@ -96,7 +100,9 @@ pub(crate) fn oracle(arguments: &OracleArgs, bar: &ProgressBar) -> Result<bool, 
         workers: workers(arguments.jobs),
     };
     let mut answer = Answer {
+        made_at: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
         handshake: arguments.handshake.to_string(),
+        defect: arguments.defect.map(|defect| defect.to_string()),
         seed: format!("{seed:x}"),
         silences: question.silences()?,
         compared: Vec::new(),
@@ -115,8 +121,14 @@ pub(crate) fn oracle(arguments: &OracleArgs, bar: &ProgressBar) -> Result<bool, 
         );
         plot::draw(path, &title, &answer.compared)?;
     }
+    save_oracle(&arguments.out, &answer)?;
     match arguments.format {
-        Format::Text => report::write_tables(&mut anstream::stdout().lock(), &answer)?,
+        Format::Text => {
+            let mut out = anstream::stdout().lock();
+            report::write_tables(&mut out, &answer)?;
+            let page = arguments.out.join("oracle.html");
+            writeln!(out, "report {}", page.display())?;
+        }
         Format::Json => report::write_json(&mut io::stdout().lock(), &answer)?,
     }
     Ok(answer.is_good())

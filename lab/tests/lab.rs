@@ -8,5 +8,6 @@ mod common;
 mod can_fail;
 mod cli;
 mod replay;
+mod report;
 mod simulator;
 mod verdicts;

@@ -155,7 +155,8 @@ fn oracle_agrees_draws_and_says_no_to_a_defect() {
         "--loss",
         "20",
     ];
-    let small = [&small[..], &["--seed", "7c1e"]].concat();
+    let out = folder.path().to_str().expect("a plain path");
+    let small = [&small[..], &["--seed", "7c1e", "--out", out]].concat();
     let drawn = ["--plot", plot.to_str().expect("a plain path")];
     let (code, out, error) = lab(&[&small[..], &drawn[..]].concat());
     assert_eq!(code, Some(0), "{out}{error}");
@@ -167,4 +168,28 @@ fn oracle_agrees_draws_and_says_no_to_a_defect() {
     let (code, out, _) = lab(&[&small[..], &["--defect", "no-backoff"][..]].concat());
     assert_eq!(code, Some(1), "{out}");
     assert!(out.contains("WRONG, expected 0, 1, 3, 7"), "{out}");
+}
+
+#[test]
+fn page_of_a_run_shows_the_oracles_answer_unless_a_defect_was_planted() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let out = folder.path().to_str().expect("a plain path");
+    let oracle = ["oracle", "--handshakes", "200", "--loss", "20"];
+    let oracle = [&oracle[..], &["--seed", "7c1e", "--out", out]].concat();
+    let page = |oracle: &[&str]| {
+        lab(oracle);
+        let run = ["run", "clean", "--backend", "sim", "--family", "ipv4"];
+        let (code, text, error) = lab(&[&run[..], &["--out", out]].concat());
+        assert_eq!(code, Some(0), "{text}{error}");
+        let page = folder.path().join("latest/index.html");
+        std::fs::read_to_string(page).expect("a run leaves a page")
+    };
+    let sound = page(&oracle);
+    assert!(sound.contains("20 % loss: agrees"), "the plot's legend");
+    assert!(sound.contains("ours server, simulated, flight 4"));
+    let planted = [&oracle[..], &["--defect", "no-backoff"]].concat();
+    assert!(!page(&planted).contains("% loss:"));
+    let alone = std::fs::read_to_string(folder.path().join("oracle.html"));
+    let alone = alone.expect("the oracle leaves a page of its own");
+    assert!(alone.contains("The defect no-backoff was planted"));
 }

@@ -79,7 +79,7 @@ const fn to(direction: Direction) -> &'static str {
     }
 }
 
-fn nth(number: u64) -> String {
+pub(crate) fn nth(number: u64) -> String {
     let ending = match (number % 100, number % 10) {
         (11..=13, _) => "th",
         (_, 1) => "st",

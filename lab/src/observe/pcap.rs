@@ -1,19 +1,22 @@
-//! The capture of a run as pcapng: both ends of the wire, with each datagram's fate as a comment.
+//! The capture of a run as pcapng: the TLS secrets, then both ends of the wire, with each datagram's
+//! fate as a comment.
 //!
 //! Written once, when the run is over and its fates are known. Run's thread.
 
 use std::borrow::Cow;
 use std::fs::File;
-use std::io::BufWriter;
+use std::io::{BufWriter, Write};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use pcap_file::DataLink;
+use pcap_file::Endianness;
 use pcap_file::pcapng::blocks::enhanced_packet::{EnhancedPacketBlock, EnhancedPacketOption};
 use pcap_file::pcapng::blocks::interface_description::{
     InterfaceDescriptionBlock, InterfaceDescriptionOption, InterfaceTsResolution,
 };
 use pcap_file::pcapng::blocks::opt_common::CommonOption;
+use pcap_file::pcapng::blocks::unknown::UnknownBlock;
 use pcap_file::pcapng::{PcapNgWriteError, PcapNgWriter};
 
 /// Which end of the wire a frame was seen at.
@@ -38,7 +41,8 @@ pub struct Frame {
     pub comment: String,
 }
 
-/// Writes `frames` to `path`; `started` is the time of day of the run's start.
+/// Writes `frames` to `path`, with the lines of `secrets` that decrypt them; `started` is the time of
+/// day of the run's start.
 ///
 /// # Errors
 ///
@@ -46,9 +50,16 @@ pub struct Frame {
 pub fn write_capture(
     path: &Path,
     started: SystemTime,
+    secrets: &str,
     frames: &[Frame],
 ) -> Result<(), PcapNgWriteError> {
-    let mut writer = PcapNgWriter::new(BufWriter::new(File::create(path)?))?;
+    let file = BufWriter::new(File::create(path)?);
+    let mut writer = PcapNgWriter::with_endianness(file, Endianness::Little)?;
+    if !secrets.is_empty() {
+        // Before the packets: a reader that decrypts does so as it goes.
+        let block = decryption_secrets(secrets.as_bytes());
+        writer.write_pcapng_block(UnknownBlock::new(DECRYPTION_SECRETS, 0, &block))?;
+    }
     for name in ["at the server", "at the client"] {
         writer.write_pcapng_block(InterfaceDescriptionBlock {
             linktype: DataLink::ETHERNET,
@@ -77,5 +88,22 @@ pub fn write_capture(
             options: vec![EnhancedPacketOption::Common(comment)],
         })?;
     }
+    writer.into_inner().flush()?;
     Ok(())
 }
+
+/// The body of a decryption secrets block: type, length, secrets, padding. `pcap-file` knows no such block.
+fn decryption_secrets(secrets: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(secrets.len()).expect("a key log of some kilobytes");
+    let mut body = Vec::with_capacity(secrets.len() + 12);
+    body.extend(TLS_KEY_LOG.to_le_bytes());
+    body.extend(length.to_le_bytes());
+    body.extend(secrets);
+    body.resize(body.len().next_multiple_of(4), 0);
+    body
+}
+
+/// The type of that block, and of secrets in the format of `SSLKEYLOGFILE`
+/// (draft-ietf-opsawg-pcapng, section 4.7).
+const DECRYPTION_SECRETS: u32 = 0x0000_000a;
+const TLS_KEY_LOG: u32 = 0x544c_534b;

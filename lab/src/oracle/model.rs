@@ -20,6 +20,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// Flights, loss and habits.
 #[derive(Debug, Clone)]
 pub struct Model {
@@ -34,10 +36,28 @@ pub struct Model {
 }
 
 /// The share of handshakes that are complete by a time: a function of steps.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(from = "Vec<(f64, f64)>", into = "Vec<(f64, f64)>")]
 pub struct Distribution {
     /// Time of a step, and its height, in order of time.
     steps: Vec<(Duration, f64)>,
+}
+
+/// Seconds and shares; in JSON a distribution is a list of its steps.
+impl From<Distribution> for Vec<(f64, f64)> {
+    fn from(distribution: Distribution) -> Self {
+        distribution.steps().collect()
+    }
+}
+
+/// What is no time counts as the beginning.
+impl From<Vec<(f64, f64)>> for Distribution {
+    fn from(steps: Vec<(f64, f64)>) -> Self {
+        let step = |(at, share)| (Duration::try_from_secs_f64(at).unwrap_or_default(), share);
+        Self {
+            steps: steps.into_iter().map(step).collect(),
+        }
+    }
 }
 
 /// Chances by time in milliseconds.

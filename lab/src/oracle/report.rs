@@ -3,16 +3,20 @@
 use std::io::{self, Write};
 
 use anstyle::{AnsiColor, Style};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::Compared;
 use super::silence::Silence;
 
 /// Everything that is told.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Answer {
+    /// When the question was asked (RFC 3339, UTC).
+    pub made_at: String,
     /// The kind of handshake.
     pub handshake: String,
+    /// The defect that was planted to be found.
+    pub defect: Option<String>,
     /// The seed, in hexadecimal as `--seed` takes it.
     pub seed: String,
     /// The silence probe of each flight.

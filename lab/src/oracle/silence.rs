@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::Question;
 use crate::scenario::{Action, Family, Link, Rule, Selector};
@@ -14,7 +14,7 @@ use crate::sim::world::World;
 use crate::wire::Engine;
 
 /// What was seen of one flight.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Silence {
     /// The flight, after whose first transmission the wire is dead.
     pub flight: u8,

@@ -5,6 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use serde::Serialize;
+
 use super::RuleId;
 use crate::packet::Direction;
 use crate::record::{Content, ContentType, Fragment, MessageType, Place, Record};
@@ -65,6 +67,8 @@ struct Flow {
     handshake: u32,
     /// Bytes from and to the client's address before it has returned a cookie.
     unverified: Exchanged,
+    /// The same when there was most to one byte, before the address had proven itself in any way.
+    most: Exchanged,
     /// The cookies the server has asked for, and how often it did.
     cookies: Vec<Vec<u8>>,
     questions: u32,
@@ -109,10 +113,23 @@ struct Part {
     body: Vec<u8>,
 }
 
-#[derive(Debug, Default)]
-struct Exchanged {
-    received: usize,
-    sent: usize,
+/// Bytes of IP packets that a server exchanged with an address that may be anybody's.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Exchanged {
+    /// From the address.
+    pub received: usize,
+    /// To it.
+    pub sent: usize,
+}
+
+impl Exchanged {
+    /// How many bytes went out for each that came in.
+    #[must_use]
+    pub fn factor(self) -> f64 {
+        #[expect(clippy::cast_precision_loss, reason = "bytes of a handshake")]
+        let factor = self.sent as f64 / self.received.max(1) as f64;
+        factor
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -136,6 +153,18 @@ impl Watcher {
     /// The rules broken so far, each with what was seen.
     pub fn broken(&self) -> &BTreeMap<RuleId, String> {
         &self.broken
+    }
+
+    /// What went to the client's address for what had come from it, where that is most, before anything
+    /// proved that the address is the client's; and whether the server asked for a cookie. `None` before
+    /// the server has said anything.
+    #[must_use]
+    pub fn most_for_unverified(&self) -> Option<(Exchanged, bool)> {
+        self.flows
+            .values()
+            .map(|flow| (flow.most, flow.questions > 0))
+            .filter(|(most, _)| most.sent > 0)
+            .max_by(|one, other| one.0.factor().total_cmp(&other.0.factor()))
     }
 
     /// Looks at a datagram that an endpoint sends.
@@ -216,6 +245,7 @@ impl Flow {
         *self = Self {
             handshake,
             unverified: std::mem::take(&mut self.unverified),
+            most: self.most,
             cookies: std::mem::take(&mut self.cookies),
             questions: self.questions,
             hellos_arrived: self.hellos_arrived,
@@ -323,6 +353,11 @@ impl Flow {
             return None;
         }
         self.unverified.sent += seen.length;
+        // Who answers flight 4 has got it: without a cookie this is what proves the address.
+        let answered = self.asked_for_last > 0;
+        if !answered && self.unverified.factor() > self.most.factor() {
+            self.most = self.unverified;
+        }
         let Exchanged { received, sent } = self.unverified;
         (sent > received).then(|| {
             let what =

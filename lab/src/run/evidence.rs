@@ -1,8 +1,8 @@
 //! What a run leaves behind, besides the programs' own logs. Run's thread.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -19,9 +19,49 @@ pub(crate) fn write_evidence(
 ) -> io::Result<()> {
     write_json_lines(&folder.join("events.jsonl"), &seen.trace.events)?;
     write_json_lines(&folder.join("decisions.jsonl"), seen.trace.decisions())?;
-    write_capture(&folder.join("wire.pcapng"), started, &seen.trace.frames)
-        .map_err(io::Error::other)
+    let secrets = secrets(folder)?;
+    write_capture(
+        &folder.join("wire.pcapng"),
+        started,
+        &secrets,
+        &seen.trace.frames,
+    )
+    .map_err(io::Error::other)
 }
+
+/// The secrets that the endpoints have logged (`*.keylog`), each once: both ends know the same.
+fn secrets(folder: &Path) -> io::Result<String> {
+    let mut lines = BTreeSet::new();
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path
+            .extension()
+            .is_none_or(|extension| extension != "keylog")
+        {
+            continue;
+        }
+        let mut text = Vec::new();
+        File::open(&path)?
+            .take(LONGEST_KEYLOG)
+            .read_to_end(&mut text)?;
+        let text = String::from_utf8_lossy(&text);
+        lines.extend(text.lines().filter(is_secret).map(str::to_owned));
+    }
+    Ok(lines.into_iter().map(|line| line + "\n").collect())
+}
+
+/// Whether a line is whole: label, 32 random bytes of the client, secret. A program that was killed may
+/// have left half of one.
+fn is_secret(line: &&str) -> bool {
+    let is_hex = |word: &&str| word.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let words: Vec<&str> = line.split(' ').collect();
+    matches!(words[..], [label, random, secret]
+        if !label.starts_with('#') && random.len() == 64 && is_hex(&random)
+            && secret.len() >= 64 && secret.len().is_multiple_of(2) && is_hex(&secret))
+}
+
+/// Bytes: a hundred thousand handshakes. A program that writes more has gone wild.
+const LONGEST_KEYLOG: u64 = 20 << 20;
 
 fn write_json_lines<T: Serialize>(
     path: &Path,
@@ -141,3 +181,23 @@ fn has_name_of_run(path: &Path) -> bool {
 
 /// Runs whose evidence is kept: a full one takes some 40 MB.
 const KEPT_RUNS: usize = 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_of_both_ends_are_merged_and_torn_lines_left_out() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let line = |byte: &str| format!("CLIENT_RANDOM {} {}", byte.repeat(32), byte.repeat(48));
+        let write = |name: &str, text: String| {
+            fs::write(folder.path().join(name), text).expect("the folder is ours");
+        };
+        let (first, second) = (line("aa"), line("bb"));
+        write("server.keylog", format!("# made by\n{first}\n{second}\n"));
+        write("client.keylog", format!("{first}\n{}", &line("cc")[..90]));
+        write("client.log", line("dd"));
+        let merged = secrets(folder.path()).expect("the folder is readable");
+        assert_eq!(merged, format!("{first}\n{second}\n"));
+    }
+}

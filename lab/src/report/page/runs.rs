@@ -1,0 +1,358 @@
+//! The runs: counts, the matrix of verdicts, and each run with its ladder and its files. Main thread.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use super::ladder::Ladder;
+use super::logs::Log;
+use super::{duration, implementation};
+use crate::report::{Report, Row, Status};
+use crate::scenario::Family;
+
+/// Everything about runs.
+#[derive(Debug)]
+pub(super) struct Runs {
+    pub(super) tiles: Vec<Tile>,
+    pub(super) replay: String,
+    /// Id, name and reason.
+    pub(super) unexpected: Vec<(String, String, String)>,
+    /// Class, sign and words.
+    pub(super) legend: Vec<(&'static str, &'static str, &'static str)>,
+    /// Servers with the number of clients that each was paired with.
+    pub(super) servers: Vec<(String, usize)>,
+    pub(super) clients: Vec<Column>,
+    pub(super) matrix: Vec<Scenario>,
+    pub(super) choices: Vec<Choice>,
+    pub(super) runs: Vec<Run>,
+}
+
+#[derive(Debug)]
+pub(super) struct Tile {
+    pub(super) number: String,
+    pub(super) words: &'static str,
+    pub(super) class: &'static str,
+}
+
+#[derive(Debug)]
+pub(super) struct Column {
+    pub(super) name: String,
+    /// Whether a server's group begins here.
+    pub(super) first: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Scenario {
+    pub(super) scenario: String,
+    pub(super) claim: String,
+    pub(super) cells: Vec<Cell>,
+}
+
+#[derive(Debug)]
+pub(super) struct Cell {
+    pub(super) first: bool,
+    pub(super) badges: Vec<Badge>,
+}
+
+#[derive(Debug)]
+pub(super) struct Badge {
+    pub(super) id: String,
+    pub(super) class: &'static str,
+    pub(super) sign: &'static str,
+    pub(super) ip: &'static str,
+    pub(super) title: String,
+}
+
+/// One of the lists that filter the runs.
+#[derive(Debug)]
+pub(super) struct Choice {
+    pub(super) name: &'static str,
+    pub(super) values: BTreeSet<String>,
+}
+
+#[derive(Debug)]
+pub(super) struct Run {
+    pub(super) id: String,
+    pub(super) verdict: &'static str,
+    pub(super) class: &'static str,
+    pub(super) open: bool,
+    pub(super) scenario: String,
+    pub(super) claim: String,
+    pub(super) family: String,
+    pub(super) server: String,
+    pub(super) server_name: String,
+    pub(super) client: String,
+    pub(super) client_name: String,
+    pub(super) handshake: String,
+    pub(super) resent: String,
+    pub(super) why: String,
+    pub(super) known: String,
+    pub(super) replay: String,
+    /// Name and relative address of each file.
+    pub(super) links: Vec<(String, String)>,
+    pub(super) note: String,
+    pub(super) ladder: Option<Ladder>,
+    pub(super) logs: Vec<Log>,
+}
+
+impl Runs {
+    pub(super) fn of(folder: &Path, report: &Report) -> Self {
+        let rows = &report.runs;
+        let pairs: BTreeSet<(&str, &str)> = rows.iter().map(pair).collect();
+        let mut servers: Vec<(String, usize)> = Vec::new();
+        let mut clients = Vec::new();
+        for (server, client) in &pairs {
+            let first = servers.last().is_none_or(|(name, _)| name != server);
+            if first {
+                servers.push(((*server).to_owned(), 0));
+            }
+            if let Some((_, width)) = servers.last_mut() {
+                *width += 1;
+            }
+            clients.push(Column {
+                name: (*client).to_owned(),
+                first,
+            });
+        }
+        let values = |of: fn(&Row) -> String| rows.iter().map(of).collect();
+        Self {
+            tiles: tiles(report),
+            replay: report.replay.clone(),
+            unexpected: rows
+                .iter()
+                .filter(|row| row.status.is_unexpected())
+                .map(|row| (row.id.clone(), name(row), row.why.clone()))
+                .collect(),
+            legend: LEGEND
+                .map(|status| (class(status), sign(status), status.word()))
+                .to_vec(),
+            matrix: matrix(rows, &pairs, &clients),
+            servers,
+            clients,
+            choices: vec![
+                Choice {
+                    name: "verdict",
+                    values: values(|row| row.status.word().to_owned()),
+                },
+                Choice {
+                    name: "server",
+                    values: values(|row| implementation(&row.server).to_owned()),
+                },
+                Choice {
+                    name: "client",
+                    values: values(|row| implementation(&row.client).to_owned()),
+                },
+                Choice {
+                    name: "ip",
+                    values: values(|row| row.family.to_string()),
+                },
+            ],
+            runs: runs(folder, rows),
+        }
+    }
+}
+
+fn pair(row: &Row) -> (&str, &str) {
+    (implementation(&row.server), implementation(&row.client))
+}
+
+fn name(row: &Row) -> String {
+    format!(
+        "{} {} {} / {}",
+        row.scenario, row.family, row.server, row.client
+    )
+}
+
+fn tiles(report: &Report) -> Vec<Tile> {
+    let sum = &report.summary;
+    let count = |number: usize, words, class| Tile {
+        number: number.to_string(),
+        words,
+        class: if number > 0 { class } else { "" },
+    };
+    vec![
+        count(sum.pass, "pass", "good"),
+        count(sum.unexpected, "unexpected", "bad"),
+        count(sum.known_failures, "known failures of others", ""),
+        count(sum.unsupported, "unsupported", ""),
+        count(sum.skipped, "skipped", ""),
+        Tile {
+            number: format!("{:.0} s", sum.seconds),
+            words: "in all",
+            class: "",
+        },
+    ]
+}
+
+fn matrix(rows: &[Row], pairs: &BTreeSet<(&str, &str)>, clients: &[Column]) -> Vec<Scenario> {
+    let mut scenarios: BTreeMap<&str, Vec<&Row>> = BTreeMap::new();
+    for row in rows {
+        scenarios.entry(&row.scenario).or_default().push(row);
+    }
+    let line = |(scenario, rows): (&str, Vec<&Row>)| {
+        let cell = |(wanted, column): (&(&str, &str), &Column)| Cell {
+            first: column.first,
+            badges: rows
+                .iter()
+                .filter(|row| pair(row) == *wanted)
+                .map(|row| badge(row))
+                .collect(),
+        };
+        Scenario {
+            scenario: scenario.to_owned(),
+            claim: rows
+                .first()
+                .map_or_else(String::new, |row| row.claim.clone()),
+            cells: pairs.iter().zip(clients).map(cell).collect(),
+        }
+    };
+    scenarios.into_iter().map(line).collect()
+}
+
+fn badge(row: &Row) -> Badge {
+    let mut title = format!("{} / {}: {}", row.server, row.client, row.status.word());
+    for more in [row.handshake_ms.map(duration), Some(row.why.clone())] {
+        if let Some(more) = more.filter(|more| !more.is_empty()) {
+            title = format!("{title}, {more}");
+        }
+    }
+    Badge {
+        id: row.id.clone(),
+        class: class(row.status),
+        sign: sign(row.status),
+        ip: match row.family {
+            Family::Ipv4 => "4",
+            Family::Ipv6 => "6",
+        },
+        title,
+    }
+}
+
+/// What the legend explains.
+const LEGEND: [Status; 6] = [
+    Status::Pass,
+    Status::KnownFailure,
+    Status::Fail,
+    Status::Broken,
+    Status::Unsupported,
+    Status::Skipped,
+];
+
+const fn class(status: Status) -> &'static str {
+    match status {
+        Status::Pass => "pass",
+        Status::KnownFailure => "known",
+        Status::Unsupported | Status::Skipped => "skip",
+        Status::Fail | Status::UnexpectedPass | Status::Broken | Status::RequiredButSkipped => {
+            "fail"
+        }
+    }
+}
+
+/// What tells the verdicts apart without colours.
+const fn sign(status: Status) -> &'static str {
+    match status {
+        Status::Pass => "✓",
+        Status::KnownFailure => "!",
+        Status::Fail | Status::UnexpectedPass => "✗",
+        Status::Broken => "⚡",
+        Status::Unsupported => "?",
+        Status::Skipped | Status::RequiredButSkipped => "–",
+    }
+}
+
+fn runs(folder: &Path, rows: &[Row]) -> Vec<Run> {
+    let mut budget = MOST_LADDERS;
+    let mut ladders: BTreeMap<usize, Ladder> = BTreeMap::new();
+    let mut order: Vec<usize> = (0..rows.len()).collect();
+    // What is red must have its ladder; the others as long as there is room.
+    order.sort_by_key(|&index| match rows[index].status {
+        status if status.is_unexpected() => 0,
+        Status::KnownFailure => 1,
+        _ => 2,
+    });
+    for index in order {
+        let Some(sketch) = &rows[index].sketch else {
+            continue;
+        };
+        let ladder = Ladder::of(sketch);
+        if ladder.rows.len() <= budget {
+            budget -= ladder.rows.len();
+            ladders.insert(index, ladder);
+        }
+    }
+    let run = |(index, row)| run(folder, row, ladders.remove(&index));
+    rows.iter().enumerate().map(run).collect()
+}
+
+/// Rows of all ladders of a page together: 450 bytes each, so some 4 MB.
+const MOST_LADDERS: usize = 9000;
+
+fn run(folder: &Path, row: &Row, ladder: Option<Ladder>) -> Run {
+    let evidence = row.evidence.as_ref().map(|_| folder.join(&row.id));
+    let links = evidence.as_deref().map(files).unwrap_or_default();
+    let links = links
+        .into_iter()
+        .map(|name| (format!("{}/{name}", row.id), name))
+        .map(|(address, name)| (name, address));
+    let telling = row.status.is_unexpected() || row.status == Status::KnownFailure;
+    let logs = evidence.iter().filter(|_| telling).flat_map(|evidence| {
+        ["server.log", "client.log"]
+            .into_iter()
+            .filter_map(|name| Log::tail(evidence, name))
+    });
+    let note = match (&row.sketch, &ladder) {
+        (Some(_), None) => "The ladder is left out to keep this page small; events.jsonl has it all, and so has the page of a run of fewer scenarios.".to_owned(),
+        (Some(sketch), Some(_)) => match sketch.only {
+            Some(only) => format!(
+                "{} clients; the ladder is that of number {}, which needed most.",
+                sketch.clients,
+                only + 1
+            ),
+            None => String::new(),
+        },
+        (None, _) => String::new(),
+    };
+    Run {
+        id: row.id.clone(),
+        verdict: row.status.word(),
+        class: class(row.status),
+        open: row.status.is_unexpected(),
+        scenario: row.scenario.clone(),
+        claim: row.claim.clone(),
+        family: row.family.to_string(),
+        server: row.server.clone(),
+        server_name: implementation(&row.server).to_owned(),
+        client: row.client.clone(),
+        client_name: implementation(&row.client).to_owned(),
+        handshake: row.handshake_ms.map_or_else(|| "-".to_owned(), duration),
+        resent: row
+            .resent
+            .map_or_else(|| "-".to_owned(), |resent| resent.to_string()),
+        why: row.why.clone(),
+        known: row.known.clone().unwrap_or_default(),
+        replay: row.replay.clone(),
+        links: links.collect(),
+        note,
+        ladder,
+        logs: logs.collect(),
+    }
+}
+
+/// The files of a run that a reader may want, the capture first.
+fn files(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut names: Vec<String> = entries
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| {
+            let extension = Path::new(name).extension();
+            name == "replay"
+                || extension.is_some_and(|it| it == "pcapng" || it == "jsonl" || it == "log")
+        })
+        .collect();
+    names.sort_by_key(|name| (!name.ends_with(".pcapng"), name.clone()));
+    names.truncate(MOST_FILES);
+    names
+}
+
+/// Clients that take turns leave a log each.
+const MOST_FILES: usize = 12;
