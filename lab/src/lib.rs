@@ -12,7 +12,7 @@
 //!                               │
 //!                            verdict         against what the scenario expects
 //!                               │
-//!                            report          table, JSON, evidence
+//!                            report          table, JSON, JUnit, page
 //! ```
 //!
 //! Threads: the main thread plans and prints; `--jobs` threads play one run at a time each; every
