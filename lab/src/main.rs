@@ -6,7 +6,7 @@ mod simulated;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use clap::Parser;
 use dtls_certs::{PkiFiles, TestPki};
@@ -264,7 +264,14 @@ fn run(arguments: &RunArgs) -> Result<ExitCode, LabError> {
         arguments.jobs.into(),
         &|progress| match progress {
             Progress::Started(job) => bar.set_message(job.slug()),
-            Progress::Ended(..) => bar.inc(1),
+            Progress::Ended(job, finished) => {
+                let row = Row::new(job, finished, &required, seed, backend);
+                if row.status.is_unexpected() {
+                    // At once: who watches may want to look before the rest has ended.
+                    bar.println(format!("{}  {}: {}", row.status.word(), row.id, row.why));
+                }
+                bar.inc(1);
+            }
         },
     );
     bar.finish_and_clear();
@@ -291,7 +298,7 @@ fn run(arguments: &RunArgs) -> Result<ExitCode, LabError> {
     let report = Report {
         started_at: humantime::format_rfc3339_seconds(started_at).to_string(),
         version: env!("CARGO_PKG_VERSION"),
-        replay: format!("dtls-lab run{flag} --seed {seed:x}"),
+        replay: format!("dtls-lab run{}{flag} --seed {seed:x}", filter.arguments()),
         seed: format!("{seed:x}"),
         backend: backend.describe(),
         runs: rows,
@@ -429,9 +436,11 @@ fn prepare(out: &Path, seed: u64) -> Result<(PathBuf, PathBuf), LabError> {
 /// Drawn on stderr, and only if that is a terminal.
 fn progress_bar(runs: usize) -> ProgressBar {
     let bar = ProgressBar::new(runs as u64);
-    if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len}  {msg}") {
+    let template = "{bar:30} {pos}/{len}  {elapsed}  {wide_msg}";
+    if let Ok(style) = ProgressStyle::with_template(template) {
         bar.set_style(style);
     }
+    bar.enable_steady_tick(Duration::from_secs(1));
     bar
 }
 

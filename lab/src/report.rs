@@ -214,13 +214,6 @@ impl Row {
 
 /// The command that plays one run again, with the same decisions.
 pub fn replay(job: &Job<'_>, seed: u64, backend: Backend) -> String {
-    let quoted = |text: String| {
-        if text.contains(' ') {
-            format!("'{text}'")
-        } else {
-            text
-        }
-    };
     let backend = match backend {
         Backend::Wire => "",
         Backend::Sim => " --backend sim",
@@ -229,9 +222,19 @@ pub fn replay(job: &Job<'_>, seed: u64, backend: Backend) -> String {
         "dtls-lab run {}{backend} --seed {seed:x} --family {} --server {} --client {}",
         job.scenario.name,
         job.family,
-        quoted(label(&job.play, Role::Server)),
-        quoted(label(&job.play, Role::Client)),
+        quoted(&label(&job.play, Role::Server)),
+        quoted(&label(&job.play, Role::Client)),
     )
+}
+
+/// A word as a shell takes it.
+pub(crate) fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,@%+".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
 }
 
 /// Everything that is told at the end.

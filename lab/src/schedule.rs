@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::clock::now;
 use crate::endpoint::Role;
+use crate::report::quoted;
 use crate::run::{Finished, Job, label};
 use crate::scenario::{Catalogue, Family, Outcome, Play, Scenario};
 use crate::verdict::{Need, Skip, Verdict};
@@ -26,6 +27,26 @@ pub struct Filter {
 }
 
 impl Filter {
+    /// The same as arguments of `dtls-lab run`, each with a space before it.
+    #[must_use]
+    pub fn arguments(&self) -> String {
+        let mut words = self.names.clone();
+        let options = [
+            ("--family", self.family.map(|family| family.to_string())),
+            ("--server", self.server.clone()),
+            ("--client", self.client.clone()),
+        ];
+        for (name, value) in options {
+            if let Some(value) = value {
+                words.extend([name.to_owned(), value]);
+            }
+        }
+        words
+            .iter()
+            .map(|word| format!(" {}", quoted(word)))
+            .collect()
+    }
+
     fn wants(&self, scenario: &Scenario) -> bool {
         self.names.is_empty() || self.names.iter().any(|name| matches(name, &scenario.name))
     }

@@ -79,7 +79,7 @@ fn cells(row: &Row) -> [String; 7] {
 }
 
 /// The beginning of a label; the whole stands in the replay command.
-fn shortened(label: &str) -> String {
+pub(super) fn shortened(label: &str) -> String {
     if label.chars().count() <= WIDEST_LABEL {
         return label.to_owned();
     }

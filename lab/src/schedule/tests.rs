@@ -102,3 +102,18 @@ fn unknown_name_is_refused_with_the_nearest() {
         "{error}"
     );
 }
+
+#[test]
+fn filter_is_told_as_a_shell_takes_it() {
+    let filter = Filter {
+        names: vec!["icmp-*".to_owned(), "clean".to_owned()],
+        family: Some(Family::Ipv6),
+        server: Some("openssl -listen".to_owned()),
+        client: None,
+    };
+    assert_eq!(
+        filter.arguments(),
+        " 'icmp-*' clean --family ipv6 --server 'openssl -listen'"
+    );
+    assert_eq!(Filter::default().arguments(), "");
+}

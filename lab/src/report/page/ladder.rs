@@ -51,8 +51,8 @@ const GAP: i32 = 22;
 const BELOW_TEXT: i32 = 6;
 /// How far a datagram falls that arrives at once.
 const FALL: i32 = 5;
-/// Longer pauses are told.
-const PAUSE: Duration = Duration::from_millis(200);
+/// Longer pauses are told: those between lines of text sent in vain are not, any timer's is.
+const PAUSE: Duration = Duration::from_millis(300);
 /// An arrow that would fall over more rows is cut.
 const LONGEST_FALL: i32 = 8 * ROW;
 
@@ -354,4 +354,4 @@ fn shortened(what: &str) -> String {
 }
 
 /// Characters between the lifelines.
-const WIDEST: usize = 76;
+const WIDEST: usize = 66;

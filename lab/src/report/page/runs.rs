@@ -6,6 +6,7 @@ use std::path::Path;
 use super::ladder::Ladder;
 use super::logs::Log;
 use super::{duration, implementation};
+use crate::report::table::shortened;
 use crate::report::{Report, Row, Status};
 use crate::scenario::Family;
 
@@ -58,7 +59,8 @@ pub(super) struct Badge {
     pub(super) id: String,
     pub(super) class: &'static str,
     pub(super) sign: &'static str,
-    pub(super) ip: &'static str,
+    /// 4 or 6, and how many of how many passed where they differ.
+    pub(super) ip: String,
     pub(super) title: String,
 }
 
@@ -189,13 +191,19 @@ fn matrix(rows: &[Row], pairs: &BTreeSet<(&str, &str)>, clients: &[Column]) -> V
         scenarios.entry(&row.scenario).or_default().push(row);
     }
     let line = |(scenario, rows): (&str, Vec<&Row>)| {
-        let cell = |(wanted, column): (&(&str, &str), &Column)| Cell {
-            first: column.first,
-            badges: rows
-                .iter()
-                .filter(|row| pair(row) == *wanted)
-                .map(|row| badge(row))
-                .collect(),
+        let cell = |(wanted, column): (&(&str, &str), &Column)| {
+            let mut games: BTreeMap<(Family, &str, &str), Vec<&Row>> = BTreeMap::new();
+            for row in rows.iter().filter(|row| pair(row) == *wanted) {
+                let game = (row.family, row.server.as_str(), row.client.as_str());
+                games.entry(game).or_default().push(row);
+            }
+            Cell {
+                first: column.first,
+                badges: games
+                    .into_values()
+                    .filter_map(|runs| badge(&runs))
+                    .collect(),
+            }
         };
         Scenario {
             scenario: scenario.to_owned(),
@@ -208,22 +216,49 @@ fn matrix(rows: &[Row], pairs: &BTreeSet<(&str, &str)>, clients: &[Column]) -> V
     scenarios.into_iter().map(line).collect()
 }
 
-fn badge(row: &Row) -> Badge {
+/// One badge for all runs of the same, which leads to the worst of them.
+fn badge(runs: &[&Row]) -> Option<Badge> {
+    let row = runs.iter().min_by_key(|row| severity(row.status))?;
+    let passed = runs.iter().filter(|row| row.status == Status::Pass);
+    let passed = passed.count();
+    let flaky = 0 < passed && passed < runs.len();
     let mut title = format!("{} / {}: {}", row.server, row.client, row.status.word());
+    if runs.len() > 1 {
+        title = format!("{title}, {passed} of {} runs pass", runs.len());
+    }
     for more in [row.handshake_ms.map(duration), Some(row.why.clone())] {
         if let Some(more) = more.filter(|more| !more.is_empty()) {
             title = format!("{title}, {more}");
         }
     }
-    Badge {
+    let ip = match row.family {
+        Family::Ipv4 => "4",
+        Family::Ipv6 => "6",
+    };
+    Some(Badge {
         id: row.id.clone(),
         class: class(row.status),
         sign: sign(row.status),
-        ip: match row.family {
-            Family::Ipv4 => "4",
-            Family::Ipv6 => "6",
+        ip: if flaky {
+            format!("{ip} {passed}/{}", runs.len())
+        } else {
+            ip.to_owned()
         },
         title,
+    })
+}
+
+/// The worst first.
+const fn severity(status: Status) -> u8 {
+    match status {
+        Status::Broken => 0,
+        Status::Fail => 1,
+        Status::UnexpectedPass => 2,
+        Status::RequiredButSkipped => 3,
+        Status::KnownFailure => 4,
+        Status::Unsupported => 5,
+        Status::Skipped => 6,
+        Status::Pass => 7,
     }
 }
 
@@ -261,47 +296,56 @@ const fn sign(status: Status) -> &'static str {
 }
 
 fn runs(folder: &Path, rows: &[Row]) -> Vec<Run> {
-    let mut budget = MOST_LADDERS;
-    let mut ladders: BTreeMap<usize, Ladder> = BTreeMap::new();
     let mut order: Vec<usize> = (0..rows.len()).collect();
-    // What is red must have its ladder; the others as long as there is room.
-    order.sort_by_key(|&index| match rows[index].status {
-        status if status.is_unexpected() => 0,
-        Status::KnownFailure => 1,
-        _ => 2,
-    });
+    // What is red must have its ladder and its logs; the others as long as there is room.
+    order.sort_by_key(|&index| severity(rows[index].status));
+    let mut budget = MOST_LADDERS.saturating_sub(rows.len() * A_RUN);
+    let mut ladders: BTreeMap<usize, Ladder> = BTreeMap::new();
+    let mut logs: BTreeMap<usize, Vec<Log>> = BTreeMap::new();
     for index in order {
-        let Some(sketch) = &rows[index].sketch else {
-            continue;
-        };
-        let ladder = Ladder::of(sketch);
-        if ladder.rows.len() <= budget {
-            budget -= ladder.rows.len();
-            ladders.insert(index, ladder);
+        let row = &rows[index];
+        if telling(row.status) && logs.len() < MOST_LOGS {
+            let evidence = folder.join(&row.id);
+            let tails = ["server.log", "client.log"];
+            let tails = tails.iter().filter_map(|name| Log::tail(&evidence, name));
+            logs.insert(index, tails.collect());
+        }
+        if let Some(sketch) = &row.sketch {
+            let ladder = Ladder::of(sketch);
+            if ladder.rows.len() <= budget {
+                budget -= ladder.rows.len();
+                ladders.insert(index, ladder);
+            }
         }
     }
-    let run = |(index, row)| run(folder, row, ladders.remove(&index));
+    let run = |(index, row)| {
+        let logs = logs.remove(&index).unwrap_or_default();
+        run(folder, row, ladders.remove(&index), logs)
+    };
     rows.iter().enumerate().map(run).collect()
 }
 
 /// Rows of all ladders of a page together: 450 bytes each, so some 4 MB.
 const MOST_LADDERS: usize = 9000;
+/// What a run without its ladder takes, in such rows.
+const A_RUN: usize = 4;
+/// Runs whose logs are shown.
+const MOST_LOGS: usize = 150;
 
-fn run(folder: &Path, row: &Row, ladder: Option<Ladder>) -> Run {
+/// Whether the programs' last words may explain it.
+const fn telling(status: Status) -> bool {
+    status.is_unexpected() || matches!(status, Status::KnownFailure)
+}
+
+fn run(folder: &Path, row: &Row, ladder: Option<Ladder>, logs: Vec<Log>) -> Run {
     let evidence = row.evidence.as_ref().map(|_| folder.join(&row.id));
     let links = evidence.as_deref().map(files).unwrap_or_default();
     let links = links
         .into_iter()
         .map(|name| (format!("{}/{name}", row.id), name))
         .map(|(address, name)| (name, address));
-    let telling = row.status.is_unexpected() || row.status == Status::KnownFailure;
-    let logs = evidence.iter().filter(|_| telling).flat_map(|evidence| {
-        ["server.log", "client.log"]
-            .into_iter()
-            .filter_map(|name| Log::tail(evidence, name))
-    });
     let note = match (&row.sketch, &ladder) {
-        (Some(_), None) => "The ladder is left out to keep this page small; events.jsonl has it all, and so has the page of a run of fewer scenarios.".to_owned(),
+        (Some(_), None) => "The ladder is left out to keep this page small; events.jsonl has it all, and the page of its replay will have it.".to_owned(),
         (Some(sketch), Some(_)) => match sketch.only {
             Some(only) => format!(
                 "{} clients; the ladder is that of number {}, which needed most.",
@@ -320,9 +364,9 @@ fn run(folder: &Path, row: &Row, ladder: Option<Ladder>) -> Run {
         scenario: row.scenario.clone(),
         claim: row.claim.clone(),
         family: row.family.to_string(),
-        server: row.server.clone(),
+        server: shortened(&row.server),
         server_name: implementation(&row.server).to_owned(),
-        client: row.client.clone(),
+        client: shortened(&row.client),
         client_name: implementation(&row.client).to_owned(),
         handshake: row.handshake_ms.map_or_else(|| "-".to_owned(), duration),
         resent: row
@@ -334,7 +378,7 @@ fn run(folder: &Path, row: &Row, ladder: Option<Ladder>) -> Run {
         links: links.collect(),
         note,
         ladder,
-        logs: logs.collect(),
+        logs,
     }
 }
 

@@ -146,12 +146,34 @@ fn words_of_strangers_stay_words() {
 
 #[test]
 fn every_verdict_has_its_badge_and_its_word() {
-    let page = page(Path::new("nowhere"), ALL.map(row).to_vec());
+    let runs = (1..).zip(ALL).map(|(number, status)| {
+        let mut run = row(status);
+        run.scenario = format!("scenario-{number}");
+        run
+    });
+    let page = page(Path::new("nowhere"), runs.collect());
     for status in ALL {
         let word = format!(">{}</span>", status.word());
         assert!(page.contains(&word), "{word}");
     }
     assert_eq!(page.matches("<a class=\"badge").count(), ALL.len());
+}
+
+#[test]
+fn runs_of_the_same_share_a_badge_that_leads_to_the_worst() {
+    let runs = [Status::Pass, Status::Fail, Status::Pass];
+    let runs = (1..).zip(runs).map(|(number, status)| {
+        let mut run = row(status);
+        run.id = format!("run-{number}");
+        run
+    });
+    let page = page(Path::new("nowhere"), runs.collect());
+    let badges: Vec<&str> = page.split("<a class=\"badge").skip(1).collect();
+    let [badge] = badges[..] else {
+        panic!("{} badges", badges.len());
+    };
+    assert!(badge.starts_with(" fail\" href=\"#run-2\""), "{badge:.80}");
+    assert!(badge.contains(">✗4 2/3</a>"), "{badge:.200}");
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use super::implementation;
 use crate::endpoint::Role;
+use crate::observe::sketch::Resent;
 use crate::oracle::silence::Silence;
 use crate::report::Row;
 
@@ -58,7 +59,9 @@ impl Timers {
             if sketch.only.is_some() {
                 continue;
             }
-            for resent in &sketch.resent {
+            // Flights 2 and 6 are only answers, unless something is wrong.
+            let timed = |resent: &&Resent| resent.by_timer || !matches!(resent.flight, 2 | 6);
+            for resent in sketch.resent.iter().filter(timed) {
                 let label = match resent.sender {
                     Role::Server => &row.server,
                     Role::Client => &row.client,
