@@ -55,11 +55,6 @@ pub fn write_capture(
 ) -> Result<(), PcapNgWriteError> {
     let file = BufWriter::new(File::create(path)?);
     let mut writer = PcapNgWriter::with_endianness(file, Endianness::Little)?;
-    if !secrets.is_empty() {
-        // Before the packets: a reader that decrypts does so as it goes.
-        let block = decryption_secrets(secrets.as_bytes());
-        writer.write_pcapng_block(UnknownBlock::new(DECRYPTION_SECRETS, 0, &block))?;
-    }
     for name in ["at the server", "at the client"] {
         writer.write_pcapng_block(InterfaceDescriptionBlock {
             linktype: DataLink::ETHERNET,
@@ -69,6 +64,12 @@ pub fn write_capture(
                 InterfaceDescriptionOption::IfTsResol(InterfaceTsResolution::NANO),
             ],
         })?;
+    }
+    if !secrets.is_empty() {
+        // Before the packets: a reader that decrypts does so as it goes. Behind the interfaces: what
+        // comes with secrets at its beginning editcap 4.0 refuses to write again.
+        let block = decryption_secrets(secrets.as_bytes());
+        writer.write_pcapng_block(UnknownBlock::new(DECRYPTION_SECRETS, 0, &block))?;
     }
     // Before 1970 no run was started; a clock that claims so gives a capture that counts from zero.
     let started = started
