@@ -94,6 +94,10 @@ pub struct RunArgs {
     #[arg(long, value_name = "BACKEND", value_enum, default_value_t = BackendArg::Wire)]
     pub backend: BackendArg,
 
+    /// Plant this defect in the simulated ends, to see which scenarios notice.
+    #[arg(long, value_name = "NAME", value_parser = one_of::<Defect>())]
+    pub defect: Option<Defect>,
+
     /// Only over this address family.
     #[arg(long, value_name = "FAMILY", value_enum)]
     pub family: Option<FamilyArg>,

@@ -26,7 +26,7 @@ use serde::Serialize;
 
 use crate::clock::now;
 use crate::sim::play::{Played, play};
-use crate::sim::shape::{Cast, Tuning};
+use crate::sim::shape::{Cast, Setup};
 use crate::sim::{Defect, Fault, Shape, SimulationError, check_clock};
 use space::{Kind, Space};
 
@@ -86,8 +86,7 @@ impl Stage {
     /// [`SimulationError`], also when the handshake without faults fails.
     pub fn new(shape: Shape, defect: Option<Defect>) -> Result<Self, SimulationError> {
         check_clock()?;
-        let tuning = Tuning::default();
-        let cast = Cast::new(shape, defect, tuning, tuning)?;
+        let cast = Cast::new(&Setup::of(shape, defect))?;
         let clean = play(&cast, &[])?;
         match (&clean.verdict, clean.took) {
             (Ok(()), Some(Duration::ZERO)) => Ok(Self { shape, cast, clean }),

@@ -218,6 +218,10 @@ fn run(arguments: &RunArgs) -> Result<ExitCode, LabError> {
         BackendArg::Wire => Backend::Wire,
         BackendArg::Sim => Backend::Sim,
     };
+    if arguments.defect.is_some() && backend != Backend::Sim {
+        let text = "--defect is planted in simulated ends: add --backend sim";
+        return Err(CommandError::Usage(text.to_owned()).into());
+    }
     let programs = programs(arguments);
     if backend == Backend::Wire {
         require_ours(&programs, &plan)?;
@@ -245,7 +249,7 @@ fn run(arguments: &RunArgs) -> Result<ExitCode, LabError> {
             Box::new(move |job| lab.run(job))
         }
         Backend::Sim => {
-            let lab = Simulator::new(seed, evidence.clone())?;
+            let lab = Simulator::new(seed, evidence.clone(), arguments.defect)?;
             Box::new(move |job| lab.run(job))
         }
     };
@@ -281,6 +285,11 @@ fn run(arguments: &RunArgs) -> Result<ExitCode, LabError> {
         .zip(&finished)
         .map(|(planned, finished)| Row::new(&planned.job, finished, &required, seed, backend))
         .collect();
+    if let Some(defect) = arguments.defect {
+        for row in &mut rows {
+            row.replay.push_str(&format!(" --defect {defect}"));
+        }
+    }
     // Controls were planned before what needs them; people look for a scenario by its name.
     rows.sort_by_cached_key(|row| {
         (

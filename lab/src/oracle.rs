@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::now;
 use crate::scenario::{Chance, Family, Link};
-use crate::sim::shape::{Cast, Tuning};
+use crate::sim::shape::{Cast, Setup};
 use crate::sim::world::World;
 use crate::sim::{Defect, Shape, SimulationError, check_clock};
 use crate::wire::Engine;
@@ -88,12 +88,7 @@ impl Question {
     /// [`SimulationError`]
     pub(crate) fn cast(&self) -> Result<Cast, SimulationError> {
         check_clock()?;
-        Cast::new(
-            self.shape,
-            self.defect,
-            Tuning::default(),
-            Tuning::default(),
-        )
+        Cast::new(&Setup::of(self.shape, self.defect))
     }
 
     /// Simulates and computes the handshakes of one loss rate, the same both ways.

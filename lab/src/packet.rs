@@ -248,6 +248,22 @@ pub fn flip_bits(frame: &mut [u8], bits: &[u64]) {
     fix_checksums(frame);
 }
 
+/// Puts these bytes before the payload of the frame's datagram.
+pub fn prepend(frame: &mut Vec<u8>, bytes: &[u8]) {
+    let longer = Datagram::from_frame(frame).map(|datagram| {
+        let payload = [bytes, datagram.payload].concat();
+        let path = datagram.path;
+        Datagram {
+            path,
+            payload: &payload,
+        }
+        .to_frame()
+    });
+    if let Some(longer) = longer {
+        *frame = longer;
+    }
+}
+
 /// Where the UDP header and payload of a frame lie, and what its pseudo-header says.
 struct UdpPart {
     udp: Range<usize>,

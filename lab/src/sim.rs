@@ -4,6 +4,7 @@
 //!  shape ─► two configurations of dtls (full, client-auth, psk, resumed, fragmented, …)
 //!    ▼
 //!  end ◄──► world ◄──► end         dtls without I/O; datagrams and time are arguments
+//!   │ saboteur                     what a planted defect does to an end
 //!             │ wire::Engine       the same rules, links and attackers as on the real wire
 //!             │ fault              or a list of single faults, without seed
 //!             ▼
@@ -15,16 +16,19 @@
 //! are alike in everything but key material.
 
 mod clock;
+mod defect;
 pub(crate) mod end;
 pub mod fault;
 pub(crate) mod play;
+mod saboteur;
 pub(crate) mod scenario;
 pub mod shape;
 pub(crate) mod world;
 
+pub use defect::Defect;
 pub use fault::{Fault, Position};
 pub use scenario::Simulator;
-pub use shape::{Defect, Shape};
+pub use shape::Shape;
 
 /// Why nothing can be simulated.
 #[derive(Debug, thiserror::Error)]
@@ -55,12 +59,7 @@ pub enum SimulationError {
 ///
 /// [`SimulationError::Clock`] if it does not.
 pub(crate) fn check_clock() -> Result<(), SimulationError> {
-    let cast = shape::Cast::new(
-        Shape::Psk,
-        None,
-        shape::Tuning::default(),
-        shape::Tuning::default(),
-    )?;
+    let cast = shape::Cast::new(&shape::Setup::of(Shape::Psk, None))?;
     let nothing_arrives: Vec<Fault> = (1..=2)
         .map(|ordinal| {
             let direction = crate::packet::Direction::ToServer;

@@ -463,6 +463,9 @@ fn observe(
                 observed.remove(0);
             }
             let mut copy = frame.to_vec();
+            if inject.flip_cookie {
+                forgery::flip_cookie(&mut copy);
+            }
             packet::fix_checksums(&mut copy);
             observed.push(copy);
         }

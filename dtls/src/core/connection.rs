@@ -86,13 +86,24 @@ pub struct Connection {
     heartbeat: Option<Box<Heartbeat>>,
     /// What a client needs to begin its handshake anew, while that may be needed.
     dial: Option<Box<Dial>>,
-    /// Since when two cookies contend, counted in expiries of the retransmission timer.
-    contended: Option<u32>,
+    /// Two cookies contend.
+    contended: Option<Contended>,
+}
+
+/// A client was asked for two cookies: one of the questions may be forged, or the server slow.
+#[derive(Debug)]
+struct Contended {
+    /// Since when.
+    at: Instant,
+    /// Expiries of the retransmission timer since then.
+    expiries: u32,
 }
 
 /// The arguments of [`Connection::connect`].
 #[derive(Debug)]
 struct Dial {
+    /// When.
+    began: Instant,
     config: ClientConfig,
     name: String,
     session: Option<Session>,
@@ -144,6 +155,7 @@ impl Connection {
         let stream = SslStream::new(ssl, Slot::default())?;
         let mut connection = Self::new(stream, 0, peer, config.settings(), stats, now)?;
         connection.dial = Some(Box::new(Dial {
+            began: now,
             config: config.clone(),
             name: name.to_owned(),
             session: session.cloned(),
@@ -247,7 +259,10 @@ impl Connection {
         self.received_at = now;
         self.unread |= passed;
         if sighting.other_cookie {
-            self.contended.get_or_insert(0);
+            self.contended.get_or_insert(Contended {
+                at: now,
+                expiries: 0,
+            });
         }
         if sighting.heartbeat {
             self.receive_heartbeats(datagram, now);

@@ -30,6 +30,9 @@ pub(crate) fn of_faults(faults: &[Fault], sent: &[Sent]) -> Vec<String> {
                     format!("hold {} until {passes} have passed it", name(at))
                 }
                 Fate::Overtook => format!("let {} overtake those before it", name(at)),
+                Fate::Prepended { bytes } => {
+                    format!("put {} bytes before {}", bytes.len(), name(at))
+                }
                 Fate::Corrupted { bits } => {
                     format!("flip {} bits of {}", bits.len(), name(at))
                 }

@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::Question;
 use crate::scenario::{Action, Family, Link, Rule, Selector};
-use crate::sim::SimulationError;
-use crate::sim::shape::Cast;
+use crate::sim::shape::{Cast, Setup};
 use crate::sim::world::World;
+use crate::sim::{SimulationError, check_clock};
 use crate::wire::Engine;
 
 /// What was seen of one flight.
@@ -35,7 +35,9 @@ impl Question {
     ///
     /// [`SimulationError`] when no handshake could be played.
     pub fn silences(&self) -> Result<Vec<Silence>, SimulationError> {
-        let cast = self.cast()?;
+        check_clock()?;
+        let setup = Setup::of(self.shape, self.defect).patient(PROBED + Duration::from_secs(1));
+        let cast = Cast::new(&setup)?;
         let mut silences = Vec::new();
         for flight in 1..=6 {
             silences.extend(probe(&cast, flight)?);
@@ -115,7 +117,7 @@ fn expected(flight: u8) -> Vec<f64> {
     }
 }
 
-/// Seconds after the first transmission: 1 s and doubling, up to the end of the probe.
-const SCHEDULE: [f64; 7] = [0.0, 1.0, 3.0, 7.0, 15.0, 31.0, 63.0];
-/// The eighth transmission would come at 123 s, behind the handshake timeout.
-const PROBED: Duration = Duration::from_secs(119);
+/// Seconds after the first transmission: 1 s and doubling, 60 s at most, up to the end of the probe.
+const SCHEDULE: [f64; 9] = [0.0, 1.0, 3.0, 7.0, 15.0, 31.0, 63.0, 123.0, 183.0];
+/// Long enough to see the timer at its longest, twice.
+const PROBED: Duration = Duration::from_secs(200);

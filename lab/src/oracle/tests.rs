@@ -34,7 +34,8 @@ fn every_flight_of_a_sound_end_is_repeated_as_the_rfc_says() {
     for it in &silences {
         assert!(it.right, "{it:?}");
     }
-    assert_eq!(silences[3].times, [0.0, 1.0, 3.0, 7.0, 15.0, 31.0, 63.0]);
+    let schedule = [0.0, 1.0, 3.0, 7.0, 15.0, 31.0, 63.0, 123.0, 183.0];
+    assert_eq!(silences[3].times, schedule);
     assert_eq!(silences[5].times, [0.0], "the last flight has no timer");
 }
 
@@ -43,6 +44,10 @@ fn silence_probe_sees_every_wrong_timer() {
     assert_eq!(wrong_flights(Some(Defect::Initial400Ms)), [1, 3, 4, 5]);
     assert_eq!(wrong_flights(Some(Defect::NoBackoff)), [1, 3, 4, 5]);
     assert_eq!(wrong_flights(Some(Defect::Gaps13612)), [1, 3, 4, 5]);
+    assert_eq!(wrong_flights(Some(Defect::Cap32s)), [1, 3, 4, 5]);
+    assert_eq!(wrong_flights(Some(Defect::TimerCarriedOver)), [3, 4, 5]);
+    assert_eq!(wrong_flights(Some(Defect::HelloVerifyTimer)), [2]);
+    assert_eq!(wrong_flights(Some(Defect::LastFlightTimer)), [6]);
     assert_eq!(wrong_flights(Some(Defect::DeafServer)), [4]);
     assert_eq!(wrong_flights(Some(Defect::ServerWithoutTimer)), [4]);
 }

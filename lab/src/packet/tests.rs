@@ -168,3 +168,16 @@ fn echo_request_is_no_datagram() {
         .unwrap();
     assert_eq!(Datagram::from_frame(&frame), None);
 }
+
+#[test]
+fn bytes_that_are_put_before_a_payload_leave_it_whole() {
+    let mut frame = Datagram {
+        path: path(false),
+        payload: b"payload",
+    }
+    .to_frame();
+    super::prepend(&mut frame, b"before ");
+    let datagram = Datagram::from_frame(&frame).unwrap();
+    assert_eq!(datagram.payload, b"before payload");
+    assert_eq!(datagram.path, path(false));
+}

@@ -185,10 +185,12 @@ pub const BUGS: &[Bug] = &[
         "A client whose address has changed never learns that its server does not know it.",
         "wolfssl #2644",
     ),
-    bug(
+    not_in_1_2(
         BugId::B26,
-        "Fragments of an old handshake keep the messages of a new one out.",
+        "Fragments of the handshake before keep the messages of a renegotiation out.",
         "botan #5836",
+        "renegotiation is refused (RFC 9325 §3.5); into a handshake in the clear anybody on the path \
+         can send what spoils it",
     ),
     bug(
         BugId::B27,

@@ -175,7 +175,7 @@ impl Watcher {
             if place.handshake != flow.handshake {
                 flow.begin(place.handshake);
             }
-            flow.note_hellos(seen, place);
+            flow.note_hellos(seen);
             broken.extend(flow.cookie_first(place));
             broken.extend(flow.number_of_the_hello(seen));
             broken.extend(flow.question_on_demand(place));
@@ -256,16 +256,19 @@ impl Flow {
         };
     }
 
-    fn note_hellos(&mut self, seen: &Passing<'_>, place: &Place) {
+    fn note_hellos(&mut self, seen: &Passing<'_>) {
         let asked = fragments_of(seen.records).filter_map(Fragment::cookie_asked_for);
         for cookie in asked {
             if !self.cookies.iter().any(|known| known == cookie) {
                 self.cookies.push(cookie.to_vec());
             }
         }
-        if place.flight == 1 || place.flight == 3 {
-            let hellos = &mut self.hellos[usize::from(place.flight == 3)];
-            hellos.extend(seen.records.iter().map(|record| record.seq));
+        // A hello without a cookie may share the datagram of one with it.
+        for record in seen.records {
+            let one = std::slice::from_ref(record);
+            if let Some(cookie) = hello_of(one) {
+                self.hellos[usize::from(cookie != Cookie::None)].insert(record.seq);
+            }
         }
     }
 

@@ -23,7 +23,9 @@ use self::link::links;
 use self::selector::selector;
 use super::raw::{Raw, RawExpect, RawPlay, RawRepeats, RawRule};
 use super::refusal::{Problem, Refusal, did_you_mean, explain, locate, problem};
-use super::{Action, Expect, Family, Link, Outcome, Play, Repeats, Rule, SHORT_LINE, Scenario};
+use super::{
+    Action, Expect, Family, Forgery, Link, Outcome, Play, Repeats, Rule, SHORT_LINE, Scenario,
+};
 use crate::adapter::{Adapter, Adapters, OURS};
 use crate::rules::{BUGS, RULES};
 use crate::sim::Shape;
@@ -428,6 +430,12 @@ fn rule(raw: Spanned<RawRule>) -> Result<Rule, Problem> {
         return problem(
             span,
             "an action of 0 does nothing; write 1 or more, or action = \"pass\"",
+        );
+    }
+    if action == Action::Prepend(Forgery::Empty) {
+        return problem(
+            span,
+            "`prepend` puts one record before the datagram's own; name one, such as \"garbage\"",
         );
     }
     if let Action::Duplicate(copies) = action

@@ -13,6 +13,7 @@ use toml::Spanned;
 use super::{Action, Attacker, Bound, Family, Forgery, Leave, Outcome, Rebound};
 use crate::packet::Direction;
 use crate::rules::{BugId, RuleId};
+use crate::wire::forgery::FORGED_SEQ;
 
 pub(super) use values::{
     BitRate, Epoch, Flight, Message, OneOrMore, Percent, RawContentType, RawPosition, RuntLength,
@@ -167,6 +168,7 @@ pub(super) enum RawAction {
     Duplicate(u32),
     Reorder(u32),
     Corrupt(u32),
+    Prepend(RawForgery),
 }
 
 impl From<RawAction> for Action {
@@ -178,6 +180,7 @@ impl From<RawAction> for Action {
             RawAction::Duplicate(copies) => Self::Duplicate(copies),
             RawAction::Reorder(passes) => Self::Reorder(passes),
             RawAction::Corrupt(bits) => Self::Corrupt(bits),
+            RawAction::Prepend(forgery) => Self::Prepend(Vec::from(forgery)[0]),
         }
     }
 }
@@ -192,6 +195,8 @@ pub(super) struct RawInject {
     pub(super) mtu: Option<NonZeroU16>,
     pub(super) datagram: Option<RawForgery>,
     pub(super) replay: Option<Spanned<RawSelector>>,
+    #[serde(default)]
+    pub(super) flip_cookie: bool,
     #[serde(default = "one")]
     pub(super) repeat: NonZeroU32,
     #[serde(default)]
@@ -288,7 +293,9 @@ pub(super) enum RawForgery {
     TruncatedRecord,
     BadMac {
         length: SealedLength,
+        number: Option<u32>,
     },
+    HelloRequest,
     ClientHello,
     ClientHelloWithCookie,
     /// One of each, in turn.
@@ -309,7 +316,11 @@ impl From<RawForgery> for Vec<Forgery> {
             RawForgery::BadChangeCipherSpec => Forgery::BadChangeCipherSpec,
             RawForgery::PlaintextData => Forgery::PlaintextData,
             RawForgery::TruncatedRecord => Forgery::TruncatedRecord,
-            RawForgery::BadMac { length } => Forgery::BadMac { length: length.0 },
+            RawForgery::BadMac { length, number } => Forgery::BadMac {
+                length: length.0,
+                number: number.map_or(FORGED_SEQ, u64::from),
+            },
+            RawForgery::HelloRequest => Forgery::HelloRequest,
             RawForgery::ClientHello => Forgery::ClientHello,
             RawForgery::ClientHelloWithCookie => Forgery::ClientHelloWithCookie,
             RawForgery::All => return Forgery::ONE_OF_EACH.to_vec(),

@@ -14,9 +14,9 @@ use nix::errno::Errno;
 
 use super::SimulationError;
 use super::fault::{BadCall, Call};
-use super::shape::{Cast, Defect};
+use super::saboteur::{Reaction, Saboteur, split_records};
+use super::shape::Cast;
 use crate::endpoint::Role;
-use crate::record::{self, Content, ContentType};
 
 /// How far an end has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,25 +49,14 @@ pub(crate) struct End {
     peer: SocketAddr,
     local: SocketAddr,
     split: bool,
-    defect: Option<Defect>,
+    saboteur: Option<Box<Saboteur>>,
     outbound: VecDeque<Vec<u8>>,
     /// Application data received.
     pub(crate) received: Vec<Vec<u8>>,
     /// Calls made so far, receives and sends.
     pub(crate) calls: [u32; 2],
-    bad_calls: Vec<BadCall>,
-    habits: Habits,
-}
-
-/// What some defects have to remember.
-#[derive(Debug, Default)]
-struct Habits {
-    /// The flight sent last, and the handshake messages received.
-    last_flight: Vec<Vec<u8>>,
-    seen: Vec<(u16, u32)>,
-    /// Expiries since the peer last moved us on.
-    expiries: u32,
-    hello_verify_requests: u32,
+    /// Calls that fail.
+    pub(crate) bad_calls: Vec<BadCall>,
 }
 
 impl End {
@@ -75,11 +64,11 @@ impl End {
         role: Role,
         cast: &Cast,
         addresses: [SocketAddr; 2],
-        bad_calls: Vec<BadCall>,
+        stats: Arc<Stats>,
+        session: Option<&Session>,
         now: Moment,
     ) -> Result<Self, SimulationError> {
         let [local, peer] = addresses;
-        let stats = Arc::<Stats>::default();
         let (mut verifier, mut connection) = (None, None);
         match role {
             Role::Server => {
@@ -87,7 +76,6 @@ impl End {
                 verifier = Some(made.map_err(|stack| SimulationError::OpenSsl(stack.to_string()))?);
             }
             Role::Client => {
-                let session = cast.session.as_ref();
                 let made =
                     Connection::connect(&cast.client, NAME, peer, session, &stats, now.instant);
                 let made = made.map_err(|stack| SimulationError::OpenSsl(stack.to_string()))?;
@@ -103,12 +91,13 @@ impl End {
             peer,
             local,
             split: cast.split,
-            defect: cast.defect,
+            saboteur: cast
+                .defect
+                .map(|defect| Box::new(Saboteur::new(defect, role))),
             outbound: VecDeque::new(),
             received: Vec::new(),
             calls: [0; 2],
-            bad_calls,
-            habits: Habits::default(),
+            bad_calls: Vec::new(),
         })
     }
 
@@ -122,6 +111,7 @@ impl End {
         let connection = self.connection.as_mut()?;
         let session = connection.session();
         connection.close();
+        self.transmit(true);
         session
     }
 
@@ -139,8 +129,17 @@ impl End {
         if matches!(self.state, State::Failed(..)) {
             return None;
         }
-        let deadline = self.connection.as_ref()?.deadline()?;
-        Some(deadline + self.procrastination())
+        let own = self.saboteur.as_ref().and_then(|it| it.due());
+        [self.expires_at(), own].into_iter().flatten().min()
+    }
+
+    /// When the connection's timer expires, as this end sees it.
+    fn expires_at(&self) -> Option<Instant> {
+        let due = self.connection.as_ref()?.deadline()?;
+        Some(match &self.saboteur {
+            Some(saboteur) => saboteur.acts_at(due, self.state == State::Shaking),
+            None => due,
+        })
     }
 
     /// A datagram has come.
@@ -148,35 +147,63 @@ impl End {
         if matches!(self.state, State::Failed(..)) || !self.socket_receives(now) {
             return;
         }
-        let repeated = self.is_repeated(datagram);
+        let done = self.is_done();
+        if self.connection.is_none() || self.saboteur.is_none() {
+            self.take(datagram, now);
+        } else if let Some(saboteur) = &mut self.saboteur {
+            match saboteur.receives(datagram, done, now) {
+                Ok(kept) => kept.iter().for_each(|datagram| self.take(datagram, now)),
+                Err(why) => self.state = State::Failed(now.since_start, why),
+            }
+        }
+    }
+
+    fn take(&mut self, datagram: &[u8], now: Moment) {
+        let (before, read) = (self.outbound.len(), self.received.len());
+        let done = self.is_done();
         match &mut self.connection {
             Some(connection) => connection.receive(datagram, now.instant),
             None => self.answer_hello(datagram, now),
         }
-        let shaking = self.state == State::Shaking;
-        let before = self.outbound.len();
         self.wake(now);
-        if self.outbound.len() > before {
-            self.habits.expiries = 0;
-            if shaking {
-                self.habits.last_flight = self.outbound.iter().skip(before).cloned().collect();
-            }
-        } else if repeated && shaking && self.answers_duplicates() {
-            self.outbound
-                .extend(self.habits.last_flight.iter().cloned());
+        let moved = self.outbound.len() > before;
+        let Some(saboteur) = &mut self.saboteur else {
+            return;
+        };
+        if moved {
+            saboteur.moves_on();
         }
+        let answers = saboteur.answers(datagram, done, moved);
+        self.outbound.extend(answers);
+        for data in saboteur.read_again(datagram).to_vec() {
+            self.read_one(data, now);
+        }
+        let fresh = &self.received[read..];
+        if let Some(saboteur) = &mut self.saboteur {
+            saboteur.has_read(datagram, fresh);
+        }
+        self.transmit(true);
+    }
+
+    fn is_done(&self) -> bool {
+        matches!(self.state, State::Established(_))
     }
 
     /// What a thread does when it wakes, for whatever reason: the loops of `dtls`'s shell, with the
     /// waiting left out.
     pub(crate) fn wake(&mut self, now: Moment) {
-        let done = matches!(self.state, State::Established(_));
-        let expired = self.deadline().is_some_and(|due| due <= now.instant);
+        if let Some(saboteur) = &mut self.saboteur {
+            self.outbound.extend(saboteur.acts(now));
+        }
+        let done = self.is_done();
+        let expired = self.expires_at().is_some_and(|due| due <= now.instant);
         let Some(connection) = &mut self.connection else {
             return;
         };
         if expired {
-            self.habits.expiries += 1;
+            if let Some(saboteur) = &mut self.saboteur {
+                saboteur.expired();
+            }
             if let Err(error) = connection.handle_timeout(now.instant)
                 && !done
             {
@@ -214,15 +241,23 @@ impl End {
         let outcome = verifier.receive(datagram, self.peer, self.local, now.unix, now.instant);
         match outcome {
             Ok(HelloOutcome::Answer(answer)) => {
-                self.habits.hello_verify_requests += 1;
-                if self.defect != Some(Defect::TwoHelloVerifyRequests)
-                    || self.habits.hello_verify_requests <= 2
-                {
-                    self.outbound.push_back(answer);
+                let saboteur = self.saboteur.as_mut();
+                let waved = saboteur.and_then(|it| it.waves_through(datagram, &answer));
+                if let Some(hello) = waved {
+                    return self.answer_hello(&hello, now);
+                }
+                match &mut self.saboteur {
+                    Some(saboteur) => self.outbound.extend(saboteur.asks(answer, now)),
+                    None => self.outbound.push_back(answer),
                 }
             }
             Ok(HelloOutcome::Verified(hello)) => match hello.accept() {
-                Ok(connection) => self.connection = Some(connection),
+                Ok(connection) => {
+                    self.connection = Some(connection);
+                    if let Some(saboteur) = &mut self.saboteur {
+                        saboteur.accepted(datagram);
+                    }
+                }
                 Err(stack) => self.state = State::Failed(now.since_start, stack.to_string()),
             },
             Ok(HelloOutcome::Noise) => {}
@@ -236,6 +271,9 @@ impl End {
             Ok(Progress::Waiting) => {}
             Ok(Progress::Established) => {
                 self.state = State::Established(now.since_start);
+                if let Some(saboteur) = &mut self.saboteur {
+                    saboteur.completed(now);
+                }
                 self.read(now);
             }
             Err(error) => self.state = State::Failed(now.since_start, error.to_string()),
@@ -244,36 +282,41 @@ impl End {
 
     /// Takes what has come; a server sends it back.
     fn read(&mut self, now: Moment) {
-        let mut buffer = [0; 256];
-        let connection = self.connection.as_mut().expect("whoever reads has one");
+        let mut buffer = [0; LONGEST_RECORD];
         loop {
-            match connection.read(&mut buffer) {
+            let connection = self.connection.as_mut().expect("whoever reads has one");
+            let ended = match connection.read(&mut buffer) {
                 Ok(Read::Data(length)) => {
-                    let data = buffer[..length].to_vec();
-                    if self.role == Role::Server
-                        && let Err(error) = connection.write(&data)
-                    {
-                        self.state = State::Failed(now.since_start, error.to_string());
-                    }
-                    self.received.push(data);
+                    self.read_one(buffer[..length].to_vec(), now);
+                    continue;
                 }
                 Ok(Read::Empty) => return,
                 Ok(Read::Closed) => {
-                    let why = "the peer closed the connection".to_owned();
-                    self.state = State::Failed(now.since_start, why);
-                    return;
+                    self.stats.count(Counter::ClosedByPeer);
+                    "the peer closed the connection".to_owned()
                 }
                 Ok(Read::Reconnected) => {
-                    let why = "the peer started over".to_owned();
-                    self.state = State::Failed(now.since_start, why);
-                    return;
+                    // As the server's worker does: the client's new connection takes its place.
+                    self.connection = connection.take_successor();
+                    continue;
                 }
-                Err(error) => {
-                    self.state = State::Failed(now.since_start, error.to_string());
-                    return;
-                }
-            }
+                Err(error) => error.to_string(),
+            };
+            self.state = State::Failed(now.since_start, ended);
+            return;
         }
+    }
+
+    fn read_one(&mut self, data: Vec<u8>, now: Moment) {
+        let is_mute = self.saboteur.as_ref().is_some_and(|it| it.is_mute());
+        if self.role == Role::Server
+            && !is_mute
+            && let Some(connection) = &mut self.connection
+            && let Err(error) = connection.write(&data)
+        {
+            self.state = State::Failed(now.since_start, error.to_string());
+        }
+        self.received.push(data);
     }
 
     /// Hands everything `dtls` has written to the socket. `done`: the handshake was complete before.
@@ -290,11 +333,13 @@ impl End {
             }
         }
         for datagram in written {
-            let closing = matches!(datagram.first(), Some(20 | 22));
-            if self.defect == Some(Defect::LastFlightNeverResent) && done && closing {
-                continue;
+            let sent = match &mut self.saboteur {
+                Some(saboteur) => saboteur.sends(datagram, done),
+                None => vec![datagram],
+            };
+            for datagram in sent {
+                self.socket_sends(datagram);
             }
-            self.socket_sends(datagram);
         }
     }
 
@@ -322,9 +367,23 @@ impl End {
         if judged == SocketError::Icmp {
             self.stats.count(Counter::IcmpOnReceive);
         }
-        let fatal = judged == SocketError::Broken || self.defect == Some(Defect::FatalErrno);
+        let done = self.is_done();
+        let reaction = match &mut self.saboteur {
+            Some(saboteur) => saboteur.hears(errno, done),
+            None => Reaction::Nothing,
+        };
+        let fatal = judged == SocketError::Broken || reaction == Reaction::Ends;
         if fatal {
             self.state = State::Failed(now.since_start, error.to_string());
+        }
+        match reaction {
+            Reaction::Nothing | Reaction::Ends => {}
+            Reaction::Sends(datagrams) => self.outbound.extend(datagrams),
+            Reaction::Believes => {
+                if let Some(connection) = &mut self.connection {
+                    connection.limit_link_mtu(SHORTEST_MTU);
+                }
+            }
         }
         !fatal
     }
@@ -357,64 +416,11 @@ impl End {
             .position(|bad| bad.end == role && bad.call == call && bad.nth == nth)?;
         Some(self.bad_calls.swap_remove(index).errno)
     }
-
-    /// How much later than its timer this end acts.
-    fn procrastination(&self) -> Duration {
-        match (self.defect, self.habits.expiries) {
-            (Some(Defect::Gaps13612), expiries @ 1..) if self.state == State::Shaking => {
-                Duration::from_secs(1 << (expiries - 1).min(6))
-            }
-            _ => Duration::ZERO,
-        }
-    }
-
-    fn answers_duplicates(&self) -> bool {
-        match self.defect {
-            Some(Defect::AnswersDuplicates) => true,
-            Some(Defect::ServerWithoutTimer) => self.role == Role::Server,
-            _ => false,
-        }
-    }
-
-    /// Whether the datagram ends a flight and has been here before.
-    fn is_repeated(&mut self, datagram: &[u8]) -> bool {
-        if !self.answers_duplicates() {
-            return false;
-        }
-        let mut repeated = false;
-        for record in record::parse(datagram) {
-            let (Content::Handshake(fragments), ContentType::Handshake) =
-                (&record.content, record.content_type)
-            else {
-                continue;
-            };
-            for fragment in fragments {
-                let item = (fragment.message_seq, fragment.offset);
-                if self.habits.seen.contains(&item) {
-                    repeated |= fragment.is_last() && fragment.message.ends_flight();
-                } else {
-                    self.habits.seen.push(item);
-                }
-            }
-        }
-        repeated
-    }
 }
 
-/// The records of a datagram, each as a datagram of its own.
-fn split_records(datagram: &[u8]) -> Vec<Vec<u8>> {
-    let mut records = Vec::new();
-    let mut rest = datagram;
-    while let Some(header) = rest.first_chunk::<RECORD_HEADER>() {
-        let length = usize::from(u16::from_be_bytes([header[11], header[12]]));
-        let (record, tail) = rest.split_at((RECORD_HEADER + length).min(rest.len()));
-        records.push(record.to_vec());
-        rest = tail;
-    }
-    records
-}
-
-/// Bytes (RFC 6347 §4.1).
-const RECORD_HEADER: usize = 13;
+/// Bytes of application data (RFC 5246 §6.2.1).
+const LONGEST_RECORD: usize = 1 << 14;
+/// What Linux believes of an IPv4 path at the least.
+const SHORTEST_MTU: u16 = 552;
 /// Carried by the certificates of the test PKI.
 const NAME: &str = "localhost";

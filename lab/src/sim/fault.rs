@@ -98,6 +98,10 @@ impl fmt::Display for Fault {
                         f.write_str("corrupt")?;
                         bits.iter().try_for_each(|bit| write!(f, ":{bit}"))
                     }
+                    Fate::Prepended { bytes } => {
+                        f.write_str("prepend:")?;
+                        bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+                    }
                 }
             }
             Self::Replay { of, after } => write!(f, "{of}=replay:{after}"),
@@ -222,6 +226,12 @@ fn fault(text: &str) -> Option<Fault> {
                 .collect::<Result<_, _>>()
                 .ok()?,
         },
+        ("prepend", digits) => Fate::Prepended {
+            bytes: (0..digits.len())
+                .step_by(2)
+                .map(|at| u8::from_str_radix(digits.get(at..at + 2)?, 16).ok())
+                .collect::<Option<_>>()?,
+        },
         ("replay", after) => {
             let after = after.parse().ok()?;
             return Some(Fault::Replay { of: at, after });
@@ -277,6 +287,8 @@ mod tests {
             (1..9u32).prop_map(|copies| Fate::Duplicated { copies }),
             (1..9u32).prop_map(|passes| Fate::Held { passes }),
             proptest::collection::vec(any::<u64>(), 1..4).prop_map(|bits| Fate::Corrupted { bits }),
+            proptest::collection::vec(any::<u8>(), 0..9)
+                .prop_map(|bytes| Fate::Prepended { bytes }),
         ];
         let call = (any::<bool>(), any::<bool>(), 1..99u32, 0..ERRNOS.len()).prop_map(
             |(server, send, nth, errno)| {

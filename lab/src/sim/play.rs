@@ -9,7 +9,7 @@ use super::shape::Cast;
 use super::world::{Sent, World};
 use crate::endpoint::Role;
 use crate::explore::words::state;
-use crate::scenario::Family;
+use crate::scenario::{Family, SHORT_LINE};
 use crate::wire::Engine;
 
 /// What a run came to.
@@ -36,7 +36,7 @@ pub(crate) fn play(cast: &Cast, faults: &[Fault]) -> Result<Played, SimulationEr
     let done = world.shake_hands(DEADLINE);
     let took = done.then(|| world.elapsed());
     let verdict = if done {
-        let exchange = world.exchange(0, world.elapsed() + DATA_DEADLINE);
+        let exchange = world.exchange(0, SHORT_LINE, world.elapsed() + DATA_DEADLINE);
         match (exchange.to_server, exchange.to_client, &exchange.repeated) {
             (true, true, None) if same_keys(&world) => Ok(()),
             (true, true, None) => Err("the two ends have different keys".to_owned()),

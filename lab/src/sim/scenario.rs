@@ -4,17 +4,15 @@
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use dtls_certs::Profile;
-
-use super::SimulationError;
 use super::end::{End, State};
-use super::shape::{Cast, Shape, Tuning};
+use super::shape::{Cast, Setup, Tuning};
 use super::world::World;
+use super::{Defect, SimulationError};
 use crate::observe::Trace;
 use crate::report::replay;
 use crate::run::{Backend, Finished, Job, seed_of, write_evidence};
-use crate::scenario::{Outcome, SHORT_LINE};
-use crate::verdict::{Ending, Need, Observation, Skip, Verdict, judge};
+use crate::scenario::Outcome;
+use crate::verdict::{Ending, Exchange, Need, Observation, Skip, Verdict, judge};
 use crate::wire::Engine;
 
 /// What all simulated runs share.
@@ -24,6 +22,8 @@ pub struct Simulator {
     pub seed: u64,
     /// Folder of the evidence of all runs.
     pub evidence: PathBuf,
+    /// Planted in the ends.
+    pub defect: Option<Defect>,
 }
 
 impl Simulator {
@@ -32,24 +32,25 @@ impl Simulator {
     /// # Errors
     ///
     /// [`SimulationError::Clock`] where OpenSSL does not see the virtual clock.
-    pub fn new(seed: u64, evidence: PathBuf) -> Result<Self, SimulationError> {
+    pub fn new(
+        seed: u64,
+        evidence: PathBuf,
+        defect: Option<Defect>,
+    ) -> Result<Self, SimulationError> {
         super::check_clock()?;
-        Ok(Self { seed, evidence })
+        Ok(Self {
+            seed,
+            evidence,
+            defect,
+        })
     }
 
     /// Plays `job` and judges it.
     pub fn run(&self, job: &Job<'_>) -> Finished {
-        let tuned = match tuning(job) {
-            Ok(tuned) => tuned,
-            Err(why) => {
-                let need = Need::Wire;
-                return Finished::untried(Verdict::Skipped(Skip { need, why }));
-            }
-        };
         let started = SystemTime::now();
-        let seen = match self.observe(job, tuned) {
+        let seen = match self.try_out(job) {
             Ok(seen) => seen,
-            Err(error) => return Finished::untried(Verdict::Broken(error.to_string())),
+            Err(verdict) => return Finished::untried(verdict),
         };
         let evidence = self.evidence.join(job.slug());
         let command = format!("{}\n", replay(job, self.seed, Backend::Sim));
@@ -64,38 +65,39 @@ impl Simulator {
         Finished::of(&seen, verdict, evidence)
     }
 
+    /// Plays `job` without a trace on the disk.
+    ///
+    /// # Errors
+    ///
+    /// The verdict on what could not be played.
+    pub(super) fn try_out(&self, job: &Job<'_>) -> Result<Observation, Verdict> {
+        let tuned = tuning(job).map_err(|why| {
+            let need = Need::Wire;
+            Verdict::Skipped(Skip { need, why })
+        })?;
+        self.observe(job, tuned)
+            .map_err(|error| Verdict::Broken(error.to_string()))
+    }
+
     fn observe(
         &self,
         job: &Job<'_>,
         [client, server]: [Tuning; 2],
     ) -> Result<Observation, SimulationError> {
-        let cast = Cast::new(Shape::Full, None, client, server)?;
-        let engine = Engine::new(job.scenario, seed_of(self.seed, &job.slug()));
+        let scenario = job.scenario;
+        let cast = Cast::new(&Setup {
+            client,
+            server,
+            certificate: scenario.certificate,
+            wrong_key: scenario.wrong_key,
+            ..Setup::of(scenario.handshake, self.defect)
+        })?;
+        let engine = Engine::new(scenario, seed_of(self.seed, &job.slug()));
         let mut world = World::new(&cast, engine, &[], job.family, Some(Trace::default()))?;
-        let deadline = job.scenario.deadline;
+        let deadline = scenario.deadline;
         let mut seen = Observation::default();
-        match job.scenario.expect.outcome {
-            Outcome::Echo => {
-                if world.shake_hands(deadline) {
-                    let mut exchange = None;
-                    if job.scenario.awaits_data() {
-                        let before = world.exchange(0, deadline);
-                        if before.is_complete() {
-                            world.established(deadline);
-                        } else {
-                            exchange = Some(before);
-                        }
-                    }
-                    world.await_forgeries(deadline);
-                    seen.exchange = Some(match exchange {
-                        Some(before) => before,
-                        None => {
-                            let patience = EXCHANGE + job.scenario.longest_outage();
-                            world.exchange(1, world.elapsed() + patience)
-                        }
-                    });
-                }
-            }
+        match scenario.expect.outcome {
+            Outcome::Echo => seen.exchange = talk(job, &cast, &mut world)?,
             // Only the first is played here; see `tuning`.
             Outcome::HandshakeTimeout | Outcome::ClientGone | Outcome::CutOff => {
                 world.run_out(deadline);
@@ -105,6 +107,9 @@ impl Simulator {
         seen.server = ending(&world.server);
         // A server outlives its connections.
         seen.server.by_itself = None;
+        if seen.exchange.as_ref().is_some_and(Exchange::is_complete) {
+            world.close();
+        }
         seen.counters = Some(
             world
                 .server
@@ -116,6 +121,45 @@ impl Simulator {
         seen.trace = world.trace.take().unwrap_or_default();
         Ok(seen)
     }
+}
+
+/// The handshake of each client in turn, data where an attacker waits for it, and data that must come
+/// through. `None` when a handshake never came to its end.
+fn talk(
+    job: &Job<'_>,
+    cast: &Cast,
+    world: &mut World,
+) -> Result<Option<Exchange>, SimulationError> {
+    let scenario = job.scenario;
+    let (deadline, line) = (scenario.deadline, scenario.line);
+    let last = scenario.clients - 1;
+    if let Some(leave) = scenario.in_turn {
+        for turn in 0..last {
+            if !world.shake_hands(deadline)
+                || !world.exchange(2 * turn, line, deadline).is_complete()
+            {
+                break;
+            }
+            world.next_client(cast, leave, scenario.same_port, scenario.resume)?;
+        }
+    }
+    if !world.shake_hands(deadline) {
+        return Ok(None);
+    }
+    let attacked = scenario.awaits_data();
+    if attacked || !scenario.quiet.is_zero() {
+        let before = world.exchange(2 * last, line, deadline);
+        if !before.is_complete() {
+            return Ok(Some(before));
+        }
+    }
+    if attacked {
+        world.established(deadline);
+    }
+    world.wait(scenario.quiet);
+    world.await_forgeries(deadline);
+    let until = world.elapsed() + EXCHANGE + scenario.longest_outage();
+    Ok(Some(world.exchange(2 * last + 1, line, until)))
 }
 
 /// Virtual time in which data must come through after the last fault.
@@ -140,8 +184,8 @@ fn tuning(job: &Job<'_>) -> Result<[Tuning; 2], String> {
         }
     }
     let scenario = job.scenario;
-    if scenario.in_turn.is_some() || scenario.expect.outcome == Outcome::ClientGone {
-        return Err("only a program can be killed and started anew".to_owned());
+    if scenario.expect.outcome == Outcome::ClientGone {
+        return Err("the simulated ends have no idle timeout".to_owned());
     }
     if !scenario.rebinds.is_empty() {
         return Err("the simulated server knows one address, its client's".to_owned());
@@ -149,22 +193,10 @@ fn tuning(job: &Job<'_>) -> Result<[Tuning; 2], String> {
     if scenario.expect.server_growth.is_some() {
         return Err("memory is measured in a real server".to_owned());
     }
-    if scenario.line > SHORT_LINE {
-        return Err("the simulated ends say short lines only".to_owned());
-    }
-    if scenario.certificate != Profile::SERVER {
-        return Err(format!(
-            "the simulated server has no {} certificate",
-            scenario.certificate.name
-        ));
-    }
-    if !scenario.quiet.is_zero() {
-        return Err("the simulated ends have no idle timeout".to_owned());
-    }
     if scenario.ends_know_mtu {
         return Err("only a program can be told the link's MTU".to_owned());
     }
-    if scenario.clients > 1 {
+    if scenario.clients > 1 && scenario.in_turn.is_none() {
         return Err("many clients at once are a matter of sockets".to_owned());
     }
     if scenario.expect.threads_left.is_some() {

@@ -1,5 +1,5 @@
-//! Which handshakes are simulated, the two configurations of each, and defects planted in them to
-//! see that somebody notices. Configurations are made once and shared by all threads.
+//! Which handshakes are simulated, and the two configurations of each. Configurations are made once and
+//! shared by all threads.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +12,7 @@ use dtls_certs::{Profile, TestPki};
 use strum::{Display, EnumIter, EnumString, IntoStaticStr, VariantNames};
 
 use super::SimulationError;
+use super::defect::Defect;
 
 /// A kind of handshake.
 #[derive(
@@ -66,35 +67,6 @@ impl Shape {
     }
 }
 
-/// Something wrong on purpose, by which checks are checked.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, EnumIter, EnumString, Display, IntoStaticStr, VariantNames,
-)]
-#[strum(serialize_all = "kebab-case")]
-pub enum Defect {
-    /// An end that is done repeats nothing.
-    LastFlightNeverResent,
-    /// The first retransmission comes after 0.4 s.
-    #[strum(serialize = "initial-400ms")]
-    Initial400Ms,
-    /// The server has no timer, and duplicates move it to nothing.
-    DeafServer,
-    /// A retransmission every second, for ever.
-    NoBackoff,
-    /// The server has no timer, but answers a duplicate with its own flight.
-    ServerWithoutTimer,
-    /// Retransmissions after 1, 3, 6, 12 s.
-    #[strum(serialize = "gaps-1-3-6-12")]
-    Gaps13612,
-    /// Not a defect but its absence: both ends answer a duplicate of the peer's flight with their own, as
-    /// figure 2 of RFC 6347 has it and OpenSSL does not.
-    AnswersDuplicates,
-    /// The server answers two hellos without a cookie, and no more.
-    TwoHelloVerifyRequests,
-    /// A socket error ends the connection, whatever it is.
-    FatalErrno,
-}
-
 /// What both ends of a run are made of.
 #[derive(Debug)]
 pub(crate) struct Cast {
@@ -103,6 +75,40 @@ pub(crate) struct Cast {
     pub(crate) session: Option<Session>,
     pub(crate) split: bool,
     pub(crate) defect: Option<Defect>,
+}
+
+/// What a run's two ends are to be.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Setup {
+    pub(crate) shape: Shape,
+    pub(crate) defect: Option<Defect>,
+    pub(crate) client: Tuning,
+    pub(crate) server: Tuning,
+    /// What the server shows, where it shows a certificate.
+    pub(crate) certificate: Profile,
+    /// The client's pre-shared key is not the server's.
+    pub(crate) wrong_key: bool,
+}
+
+impl Setup {
+    /// The usual ends.
+    pub(crate) fn of(shape: Shape, defect: Option<Defect>) -> Self {
+        Self {
+            shape,
+            defect,
+            client: Tuning::default(),
+            server: Tuning::default(),
+            certificate: Profile::SERVER,
+            wrong_key: false,
+        }
+    }
+
+    /// Ends that try so long.
+    pub(crate) fn patient(mut self, timeout: Duration) -> Self {
+        self.client.handshake_timeout = Some(timeout);
+        self.server.handshake_timeout = Some(timeout);
+        self
+    }
 }
 
 /// Sizes and times of an end that a scenario may set.
@@ -115,12 +121,14 @@ pub(crate) struct Tuning {
 impl Cast {
     /// Makes the configurations; for a resumed handshake also the session, by a handshake without
     /// faults.
-    pub(crate) fn new(
-        shape: Shape,
-        defect: Option<Defect>,
-        client: Tuning,
-        server: Tuning,
-    ) -> Result<Self, SimulationError> {
+    pub(crate) fn new(setup: &Setup) -> Result<Self, SimulationError> {
+        let Setup {
+            shape,
+            defect,
+            client,
+            server,
+            ..
+        } = *setup;
         let pki = TestPki::new()?;
         let anchors = || TrustAnchors::from_pem(pki.ca_pem().as_bytes());
         let issue = |profile| -> Result<Identity, SimulationError> {
@@ -133,14 +141,15 @@ impl Cast {
         let packed = shape.packed();
         let (mut client_config, mut server_config) = if packed == Shape::Psk {
             let key = PskKey::new([7; 32])?;
-            let client = ClientConfig::psk_builder("lab", key.clone());
+            let known = PskKey::new([if setup.wrong_key { 8 } else { 7 }; 32])?;
+            let client = ClientConfig::psk_builder("lab", known);
             (
                 client,
                 ServerConfig::psk_builder(move |_| Some(key.clone())),
             )
         } else {
             let client = ClientConfig::builder(Trust::Anchors(anchors()?));
-            (client, ServerConfig::builder(issue(Profile::SERVER)?))
+            (client, ServerConfig::builder(issue(setup.certificate)?))
         };
         if matches!(packed, Shape::ClientAuth | Shape::Fragmented) {
             client_config = client_config.identity(issue(Profile::CLIENT)?);
@@ -188,6 +197,13 @@ fn timers(
             client.retransmission_timer(SECOND, SECOND),
             server.retransmission_timer(SECOND, SECOND),
         ),
+        Some(Defect::Cap32s) => {
+            let cap = 32 * SECOND;
+            (
+                client.retransmission_timer(SECOND, cap),
+                server.retransmission_timer(SECOND, cap),
+            )
+        }
         // An hour is beyond every run.
         Some(Defect::DeafServer | Defect::ServerWithoutTimer) => (
             client,

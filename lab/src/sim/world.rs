@@ -4,6 +4,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dtls::Session;
@@ -20,7 +21,7 @@ use crate::netns::{CLIENT_MAC, SERVER_MAC, client_addr, server_addr};
 use crate::observe::Trace;
 use crate::packet::{Datagram, Direction, Path};
 use crate::record::Place;
-use crate::scenario::Family;
+use crate::scenario::{Family, Leave};
 use crate::verdict::Exchange;
 use crate::wire::{Delivery, Engine, Fate, Origin};
 
@@ -42,6 +43,9 @@ pub(crate) struct World {
     base: (Instant, Duration),
     now: Duration,
     family: Family,
+    /// The client's port, and the number of its flow.
+    port: u16,
+    flow: u32,
     engine: Engine,
     pub(crate) client: End,
     pub(crate) server: End,
@@ -98,18 +102,22 @@ impl World {
             instant: base.0,
             unix: base.1.as_secs(),
         };
-        let server_address = SocketAddr::new(server_addr(family), SERVER_PORT);
-        let client_address = SocketAddr::new(client_addr(family), CLIENT_PORT);
-        let server = [server_address, client_address];
-        let client = [client_address, server_address];
+        let (client, server) = addresses(family, CLIENT_PORT);
+        let (stats, session) = (Arc::default(), cast.session.as_ref());
+        let mut client = End::new(Role::Client, cast, client, stats, session, start)?;
+        let mut server = End::new(Role::Server, cast, server, Arc::default(), None, start)?;
+        client.bad_calls.clone_from(&bad_calls);
+        server.bad_calls = bad_calls;
         Ok(Self {
             time,
             base,
             now: Duration::ZERO,
             family,
+            port: CLIENT_PORT,
+            flow: 0,
             engine,
-            client: End::new(Role::Client, cast, client, bad_calls.clone(), start)?,
-            server: End::new(Role::Server, cast, server, bad_calls, start)?,
+            client,
+            server,
             on_their_way: BinaryHeap::new(),
             queued: 0,
             replays,
@@ -121,6 +129,41 @@ impl World {
     /// Virtual time since the start.
     pub(crate) fn elapsed(&self) -> Duration {
         self.now
+    }
+
+    /// Lets the client leave, and the next one come: from the same port, or from another. A client that
+    /// `resumes` offers the session of the one before.
+    ///
+    /// # Errors
+    ///
+    /// OpenSSL is out of memory.
+    pub(crate) fn next_client(
+        &mut self,
+        cast: &Cast,
+        leave: Leave,
+        same_port: bool,
+        resumes: bool,
+    ) -> Result<(), SimulationError> {
+        let mut session = None;
+        if leave == Leave::Closed {
+            session = self.close();
+        }
+        // Whatever is still on its way finds nobody.
+        self.on_their_way.clear();
+        if !same_port {
+            self.port += 1;
+            self.flow += 1;
+        }
+        let (client, server) = addresses(self.family, self.port);
+        let now = self.moment();
+        // A connection that was closed, or of another port, is none of the listener's any more.
+        if leave == Leave::Closed || !same_port {
+            let stats = Arc::clone(&self.server.stats);
+            self.server = End::new(Role::Server, cast, server, stats, None, now)?;
+        }
+        let session = session.as_ref().filter(|_| resumes);
+        self.client = End::new(Role::Client, cast, client, Arc::default(), session, now)?;
+        Ok(())
     }
 
     /// Runs the handshake until both ends are done, one has failed, or `deadline` has come. `true`: both
@@ -163,9 +206,11 @@ impl World {
 
     /// Sends lines through the client until the server has sent one back. DTLS does not resend data,
     /// so it takes several where datagrams are lost.
-    pub(crate) fn exchange(&mut self, round: u32, deadline: Duration) -> Exchange {
+    pub(crate) fn exchange(&mut self, round: u32, length: usize, deadline: Duration) -> Exchange {
         let mut exchange = Exchange::default();
-        let line = |attempt: u32| format!("lab-{round}-{attempt:03}.").into_bytes();
+        let line = |attempt: u32| {
+            format!("{:.<length$}", format!("lab-{round}-{attempt:03}.")).into_bytes()
+        };
         let mut lines = 0;
         while lines < MOST_LINES && !exchange.is_complete() && self.now < deadline {
             self.client.send(&line(lines), self.moment());
@@ -193,9 +238,21 @@ impl World {
         exchange
     }
 
+    /// Lets time pass in which nobody says anything.
+    pub(crate) fn wait(&mut self, time: Duration) {
+        self.run(self.now + time, |_| false);
+    }
+
+    /// Lets the client close its connection; the session it could resume.
+    pub(crate) fn close(&mut self) -> Option<Session> {
+        let session = self.client.take_session();
+        self.wait(BETWEEN_LINES);
+        session
+    }
+
     /// Tells the attackers that application data has flowed, and carries out what they do.
     pub(crate) fn established(&mut self, deadline: Duration) {
-        let deliveries = self.engine.established(self.now, 0);
+        let deliveries = self.engine.established(self.now, self.flow);
         let last = deliveries.iter().map(|delivery| delivery.at).max();
         self.queue(deliveries);
         if let Some(last) = last {
@@ -286,7 +343,7 @@ impl World {
         let path = Path {
             source_mac: CLIENT_MAC,
             destination_mac: SERVER_MAC,
-            source: SocketAddr::new(client_addr(self.family), CLIENT_PORT),
+            source: SocketAddr::new(client_addr(self.family), self.port),
             destination: SocketAddr::new(server_addr(self.family), SERVER_PORT),
         };
         let path = match direction {
@@ -401,6 +458,13 @@ impl World {
             self.queue(vec![delivery]);
         }
     }
+}
+
+/// Where client and server are: each its own address and the other's.
+fn addresses(family: Family, port: u16) -> ([SocketAddr; 2], [SocketAddr; 2]) {
+    let server = SocketAddr::new(server_addr(family), SERVER_PORT);
+    let client = SocketAddr::new(client_addr(family), port);
+    ([client, server], [server, client])
 }
 
 /// The errno by which a connected socket reports this forgery, if at all.

@@ -347,10 +347,15 @@ fn server_growth(scenario: &Scenario, seen: &Observation) -> Result<(), String> 
 
 /// The rules that every run is held to.
 fn rules(seen: &Observation) -> Result<(), String> {
-    match seen.trace.rules.broken().first_key_value() {
-        Some((rule, what)) => Err(format!("{rule}: {what}")),
-        None => Ok(()),
+    let broken = seen.trace.rules.broken();
+    if broken.is_empty() {
+        return Ok(());
     }
+    let words: Vec<String> = broken
+        .iter()
+        .map(|(rule, what)| format!("{rule}: {what}"))
+        .collect();
+    Err(words.join("; "))
 }
 
 /// Nobody completes, and the client says so by itself. The server says it through its counters.

@@ -71,6 +71,11 @@ pub enum Fate {
         /// Which, counted modulo the payload's length in bits.
         bits: Vec<u64>,
     },
+    /// Passed on with a record that is not its own before those that are.
+    Prepended {
+        /// That record.
+        bytes: Vec<u8>,
+    },
 }
 
 /// Who decided a fate.
@@ -129,6 +134,7 @@ impl fmt::Display for Fate {
             Self::Held { passes } => write!(f, "held until {passes} passed"),
             Self::Overtook => f.write_str("overtook"),
             Self::Corrupted { bits } => write!(f, "corrupted, bits {}", bits.len()),
+            Self::Prepended { bytes } => write!(f, "prepended {} bytes", bytes.len()),
         }
     }
 }

@@ -150,6 +150,7 @@ impl Side {
             Fate::Delivered | Fate::Overtook | Fate::Duplicated { .. } | Fate::Dropped => {}
             Fate::Delayed { by } => delivery.at += *by,
             Fate::Corrupted { bits } => packet::flip_bits(&mut delivery.frame, bits),
+            Fate::Prepended { bytes } => packet::prepend(&mut delivery.frame, bytes),
             Fate::Held { passes } => {
                 self.held.push(Held {
                     until: delivery.at + rule::LONGEST_HOLD,

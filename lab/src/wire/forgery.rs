@@ -4,6 +4,8 @@ use rand::RngExt;
 use rand_chacha::ChaCha20Rng;
 use serde::Serialize;
 
+use crate::packet::{self, Datagram};
+
 /// A forged datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -39,7 +41,11 @@ pub enum Forgery {
     BadMac {
         /// How many bytes follow the record header, 24 at least.
         length: u16,
+        /// The record's number.
+        number: u64,
     },
+    /// A HelloRequest in the clear, by which a server would ask for a new handshake.
+    HelloRequest,
     /// A ClientHello without a cookie, as if the client had begun anew.
     ClientHello,
     /// A ClientHello with a made-up cookie.
@@ -59,7 +65,10 @@ impl Forgery {
         Self::BadChangeCipherSpec,
         Self::PlaintextData,
         Self::TruncatedRecord,
-        Self::BadMac { length: 64 },
+        Self::BadMac {
+            length: 64,
+            number: FORGED_SEQ,
+        },
         Self::ClientHello,
         Self::ClientHelloWithCookie,
     ];
@@ -76,6 +85,7 @@ impl Forgery {
             Self::PlaintextData => "plaintext-data",
             Self::TruncatedRecord => "truncated-record",
             Self::BadMac { .. } => "bad-mac",
+            Self::HelloRequest => "hello-request",
             Self::ClientHello => "client-hello",
             Self::ClientHelloWithCookie => "client-hello-with-cookie",
         }
@@ -95,16 +105,32 @@ impl Forgery {
             Self::BadChangeCipherSpec => record(20, 0, 1, &[2]),
             Self::PlaintextData => record(23, 0, 4, b"data"),
             Self::TruncatedRecord => record(22, 0, 200, &[1, 0, 0]),
-            Self::BadMac { length } => {
+            Self::BadMac { length, number } => {
                 let mut body = vec![0; length.into()];
                 draw.fill(&mut body[..]);
-                record(23, 1, length, &body)
+                numbered(23, 1, number, length, &body)
             }
+            Self::HelloRequest => record(22, 0, 12, &[0; 12]),
             Self::ClientHello => client_hello(0, draw),
             Self::ClientHelloWithCookie => client_hello(20, draw),
         }
     }
 }
+
+/// Flips a bit of the cookie in a frame with a hello that has one.
+pub(super) fn flip_cookie(frame: &mut [u8]) {
+    let cookie = Datagram::from_frame(frame).and_then(|datagram| {
+        let session_id = usize::from(*datagram.payload.get(SESSION_ID)?);
+        let cookie = SESSION_ID + 1 + session_id;
+        (*datagram.payload.get(cookie)? > 0).then_some(cookie + 1)
+    });
+    if let Some(byte) = cookie {
+        packet::flip_bits(frame, &[byte as u64 * 8]);
+    }
+}
+
+/// Where a hello says how long its session id is: behind the headers, version and random.
+const SESSION_ID: usize = 13 + 12 + 34;
 
 /// A ClientHello that a server would take up, with a random and a cookie of its own.
 fn client_hello(cookie: u8, draw: &mut ChaCha20Rng) -> Vec<u8> {
@@ -137,9 +163,13 @@ fn client_hello(cookie: u8, draw: &mut ChaCha20Rng) -> Vec<u8> {
 
 /// A DTLS 1.2 record of this type and epoch that announces `length` and carries `body`.
 fn record(content_type: u8, epoch: u16, length: u16, body: &[u8]) -> Vec<u8> {
+    numbered(content_type, epoch, FORGED_SEQ, length, body)
+}
+
+fn numbered(content_type: u8, epoch: u16, number: u64, length: u16, body: &[u8]) -> Vec<u8> {
     let mut bytes = vec![content_type, 0xfe, 0xfd];
     bytes.extend(epoch.to_be_bytes());
-    bytes.extend(&FORGED_SEQ.to_be_bytes()[2..]);
+    bytes.extend(&number.to_be_bytes()[2..]);
     bytes.extend(length.to_be_bytes());
     bytes.extend(body);
     bytes
@@ -148,4 +178,4 @@ fn record(content_type: u8, epoch: u16, length: u16, body: &[u8]) -> Vec<u8> {
 /// Record number of forged records: not yet used early in an epoch, and near enough that
 /// accepting one does not push the genuine ones out of a replay window of 64 (RFC 6347
 /// §4.1.2.6), so that the scenario shows the record itself and not a poisoned window.
-const FORGED_SEQ: u64 = 40;
+pub const FORGED_SEQ: u64 = 40;

@@ -19,6 +19,8 @@ pub struct Inject {
     pub to: Direction,
     /// What is sent.
     pub payload: Payload,
+    /// Whether a replayed hello has a bit of its cookie flipped.
+    pub flip_cookie: bool,
     /// How many times over it is sent, each time it is set off.
     pub repeat: u32,
     /// How long after the trigger's own delivery.

@@ -7,6 +7,7 @@ use rand_chacha::ChaCha20Rng;
 use serde::Serialize;
 
 use super::decision::Fate;
+use super::forgery::Forgery;
 use super::selector::Selector;
 
 /// Selected datagrams and what becomes of them.
@@ -37,6 +38,8 @@ pub enum Action {
     Reorder(u32),
     /// Flip so many bits.
     Corrupt(u32),
+    /// Put this record before its own.
+    Prepend(Forgery),
 }
 
 /// How long a datagram is held when nothing comes to pass it: well below the first
@@ -54,6 +57,9 @@ impl Action {
             Self::Reorder(passes) => Fate::Held { passes },
             Self::Corrupt(bits) => Fate::Corrupted {
                 bits: (0..bits).map(|_| draw.random()).collect(),
+            },
+            Self::Prepend(forgery) => Fate::Prepended {
+                bytes: forgery.bytes(draw),
             },
         }
     }

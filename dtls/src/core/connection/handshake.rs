@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use openssl::error::ErrorStack;
 use openssl::ssl::ErrorCode;
 
-use super::{Connection, HEADERS_V4, HEADERS_V6, Progress, stack_of};
+use super::{Connection, Dial, HEADERS_V4, HEADERS_V6, Progress, stack_of};
 use crate::core::filter::Phase;
 use crate::core::heartbeat::Heartbeat;
 use crate::core::timers::Due;
@@ -128,18 +128,22 @@ impl Connection {
 
     /// A client that OpenSSL has answering a forged `HelloVerifyRequest` would repeat a hello that
     /// its server keeps refusing, and ignore the server's own question. When another cookie was
-    /// seen and no answer came for two expiries, so that a slow but honest server is waited for,
-    /// it begins anew. `true`: it did.
+    /// seen and no answer came for two expiries, nor for as long as the questions took, so that a slow
+    /// but honest server is waited for, it begins anew. `true`: it did.
     fn begin_anew(&mut self, now: Instant) -> Result<bool, HandshakeError> {
         let answered = sys::ssl::pending_cipher(self.stream.ssl()).is_some();
-        let Some(expiries) = self.contended.as_mut().filter(|_| !answered) else {
+        let Some(contended) = self.contended.as_mut().filter(|_| !answered) else {
             return Ok(false);
         };
-        *expiries += 1;
-        if *expiries < 2 {
-            return Ok(false);
-        }
-        let Some(dial) = self.dial.take() else {
+        contended.expiries += 1;
+        // Both questions were there by then, and so no round trip takes longer: where the path is slow, each
+        // repeated hello draws a question of its own, and its cookie may be another one.
+        let waits = |dial: &mut Box<Dial>| {
+            let round_trip = contended.at.saturating_duration_since(dial.began);
+            let waited = now.saturating_duration_since(contended.at);
+            contended.expiries >= 2 && waited >= round_trip
+        };
+        let Some(dial) = self.dial.take_if(waits) else {
             return Ok(false);
         };
         let (config, session) = (&dial.config, dial.session.as_ref());

@@ -292,7 +292,8 @@ fn class(fate: &Fate) -> &'static str {
         | Fate::Duplicated { .. }
         | Fate::Held { .. }
         | Fate::Overtook
-        | Fate::Corrupted { .. } => "odd",
+        | Fate::Corrupted { .. }
+        | Fate::Prepended { .. } => "odd",
     }
 }
 

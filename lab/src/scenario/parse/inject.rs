@@ -67,8 +67,15 @@ pub(super) fn inject(
             );
         }
     };
+    if raw.flip_cookie && !matches!(&payload, Payload::Replay(what) if what.flights == [3]) {
+        return problem(
+            span,
+            "`flip_cookie` is about the hello with the cookie: write replay = { flight = 3 }",
+        );
+    }
     Ok(Inject {
         trigger,
+        flip_cookie: raw.flip_cookie,
         to: raw.to.into(),
         payload,
         repeat: raw.repeat.into(),
