@@ -430,7 +430,7 @@ impl Saboteur {
         copy
     }
 
-    /// A fatal alert in the clear: unexpected_message.
+    /// A fatal alert in the clear: `unexpected_message`.
     fn alert(&mut self) -> Vec<u8> {
         let bare = [21, 0xfe, 0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 2, 10];
         self.renumbered(&bare)

@@ -44,7 +44,7 @@ pub enum Forgery {
         /// The record's number.
         number: u64,
     },
-    /// A HelloRequest in the clear, by which a server would ask for a new handshake.
+    /// A `HelloRequest` in the clear, by which a server would ask for a new handshake.
     HelloRequest,
     /// A ClientHello without a cookie, as if the client had begun anew.
     ClientHello,
