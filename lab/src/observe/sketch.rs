@@ -63,6 +63,8 @@ pub enum StepKind {
         fate: Fate,
         /// By whom.
         cause: Cause,
+        /// How often the NAT had given the client another address before.
+        rebound: usize,
     },
     /// An attacker.
     Forged {
@@ -158,6 +160,7 @@ fn steps(trace: &Trace, only: Option<u32>) -> Vec<Step> {
                     length: decision.length,
                     fate: decision.fate.clone(),
                     cause: decision.cause,
+                    rebound: decision.rebound,
                 };
                 (decision.direction, decision.flow, kind)
             }

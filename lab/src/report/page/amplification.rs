@@ -37,7 +37,7 @@ pub(super) struct Bar {
     pub(super) words: String,
 }
 
-const LEFT: f64 = 220.0;
+const LEFT: f64 = 240.0;
 /// Where the longest bar ends; its words follow.
 const RIGHT: f64 = 740.0;
 const TOP: i32 = 44;

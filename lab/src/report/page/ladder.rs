@@ -153,6 +153,7 @@ impl Drawing {
                 length,
                 fate,
                 cause,
+                rebound,
             } => {
                 row.label = shortened(what);
                 row.title = what.clone();
@@ -162,6 +163,10 @@ impl Drawing {
                 row.fate = format!("{length} B");
                 if let Some(words) = fate_words(fate, *cause) {
                     row.fate = format!("{length} B, {words}");
+                }
+                if *rebound > 0 {
+                    let address = nth(*rebound as u64 + 1);
+                    row.fate.push_str(&format!(", {address} NAT address"));
                 }
                 row.class = class(fate);
                 if step.arrivals.is_empty() {

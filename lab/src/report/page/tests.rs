@@ -44,6 +44,7 @@ fn step(
             }),
             what: what.to_owned(),
             length: 100,
+            rebound: 0,
             cause: if fate == Fate::Delivered {
                 Cause::None
             } else {
@@ -100,6 +101,20 @@ fn overtaken_datagram_arrives_below_the_one_that_passed_it() {
     assert!(end(0) > end(1), "{ladder:?}");
     assert!(ladder.rows[0].fate.contains("held"), "{ladder:?}");
     assert_eq!(ladder.rows[1].flight, "", "the same flight is named once");
+}
+
+#[test]
+fn address_that_a_nat_gave_is_told() {
+    let mut data = step(0, ToServer, 1, "application data", Fate::Delivered, &[0]);
+    if let StepKind::Sent { rebound, place, .. } = &mut data.kind {
+        (*rebound, *place) = (1, None);
+    }
+    let ladder = Ladder::of(&Sketch {
+        first: vec![data],
+        clients: 1,
+        ..Sketch::default()
+    });
+    assert_eq!(ladder.rows[0].fate, "100 B, 2nd NAT address");
 }
 
 #[test]

@@ -40,7 +40,7 @@ pub(super) struct Dot {
 /// How often a flight was sent again at a time in hundredths of seconds, by its own timer or not.
 type Times = BTreeMap<(u64, bool), u32>;
 
-const LEFT: f64 = 220.0;
+const LEFT: f64 = 240.0;
 const RIGHT: f64 = 940.0;
 const TOP: i32 = 46;
 const LINE: i32 = 26;
