@@ -189,9 +189,19 @@ pub enum Safeguard {
     SourceCheck,
 }
 
+/// What an end offers of the algorithms that there are.
+#[derive(Debug, Clone, Default)]
+struct Offer {
+    suites: Suites,
+    /// Of those only these, if there are any.
+    chosen: Vec<String>,
+    /// Instead of [`GROUPS`], if there are any.
+    groups: Vec<String>,
+}
+
 fn base_context(
     method: SslMethod,
-    suites: Suites,
+    offer: &Offer,
     proofs: Proofs,
     key_log: Option<KeyLog>,
 ) -> Result<SslContextBuilder, ConfigError> {
@@ -200,12 +210,24 @@ fn base_context(
         .set_min_proto_version(Some(SslVersion::DTLS1_2))
         .and_then(|()| context.set_max_proto_version(Some(SslVersion::DTLS1_2)))
         .map_err(openssl("DTLS 1.2"))?;
-    suites
-        .install(proofs, &mut context)
-        .map_err(openssl("the cipher list"))?;
-    context
-        .set_groups_list(GROUPS)
-        .map_err(openssl("the group list"))?;
+    offer.suites.install(proofs, &offer.chosen, &mut context)?;
+    if offer.groups.is_empty() {
+        context
+            .set_groups_list(GROUPS)
+            .map_err(openssl("the group list"))?;
+    }
+    for at in 0..offer.groups.len() {
+        // One more each time, so that it is known which of them OpenSSL refuses.
+        let list = offer.groups[..=at].join(":");
+        // Over a null byte rust-openssl would panic.
+        if list.contains('\0') || context.set_groups_list(&list).is_err() {
+            return Err(ConfigError::OutOfRange {
+                name: "a group",
+                value: format!("\"{}\"", offer.groups[at]),
+                must: "one that OpenSSL has for DTLS 1.2, such as X25519 or P-256",
+            });
+        }
+    }
     // NO_QUERY_MTU first: without it SSL_set_mtu is forgotten and flights go out in 256-byte
     // pieces, since the slot knows no MTU.
     context.set_options(SslOptions::NO_QUERY_MTU | SslOptions::NO_RENEGOTIATION);

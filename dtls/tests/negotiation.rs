@@ -46,6 +46,50 @@ fn trusting() -> ClientConfigBuilder {
 }
 
 #[test]
+fn a_client_offers_the_groups_and_suites_that_it_is_told_and_no_others() {
+    let server = server_config().build().unwrap();
+    let agreed = |client: ClientConfigBuilder| {
+        let ends = shake(&client.build().unwrap(), &server);
+        ends.client.ok().map(|client| {
+            let info = client.info();
+            (info.group, info.cipher)
+        })
+    };
+    let gcm = "ECDHE-ECDSA-AES128-GCM-SHA256";
+    let chacha = "ECDHE-ECDSA-CHACHA20-POLY1305";
+    let p256 = agreed(trusting().groups(["P-256"]));
+    assert_eq!(p256, Some((Some("prime256v1"), gcm)));
+    let both = agreed(
+        trusting()
+            .groups(["X25519", "P-256"])
+            .cipher_suites([chacha]),
+    );
+    assert_eq!(both, Some((Some("X25519"), chacha)));
+    // The server's certificate is on P-256, and it has no ECDHE-RSA to show.
+    assert_eq!(agreed(trusting().groups(["X25519"])), None);
+    let rsa = ["ECDHE-RSA-AES128-GCM-SHA256"];
+    assert_eq!(agreed(trusting().cipher_suites(rsa)), None);
+}
+
+#[test]
+fn a_group_or_suite_that_cannot_be_is_refused_by_name() {
+    for (client, word) in [
+        (trusting().groups(["X25519", "P-257"]), "\"P-257\""),
+        (trusting().groups(["a\0b"]), "a group"),
+        (trusting().cipher_suites(["AES128-SHA"]), "\"AES128-SHA\""),
+        // Of another set, and for another proof.
+        (trusting().cipher_suites(["ECDHE-ECDSA-AES128-CCM"]), "CCM"),
+        (
+            trusting().cipher_suites(["PSK-AES128-GCM-SHA256"]),
+            "PSK-AES128",
+        ),
+    ] {
+        let error = client.build().unwrap_err().to_string();
+        assert!(error.contains(word), "{word}: {error}");
+    }
+}
+
+#[test]
 fn the_right_identity_and_key_are_proof_of_both_ends() {
     let (client, server) = shake(&psk_client("sensor-17", 1), &psk_server()).infos();
     for info in [client, server] {

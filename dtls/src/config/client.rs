@@ -9,7 +9,7 @@ use openssl::error::ErrorStack;
 use openssl::ssl::{SslContext, SslMethod, SslRef, SslVerifyMode};
 
 use super::alpn::Protocols;
-use super::{Identity, KeyLog, Proofs, Settings, Suites, base_context, next_id, openssl};
+use super::{Identity, KeyLog, Offer, Proofs, Settings, Suites, base_context, next_id, openssl};
 use crate::error::ConfigError;
 use crate::psk::{ClientPsk, PskKey};
 use crate::session::Session;
@@ -46,7 +46,7 @@ impl ClientConfig {
             psk: None,
             identity: None,
             protocols: Protocols::default(),
-            suites: Suites::default(),
+            offer: Offer::default(),
             key_log: None,
             settings: Settings::new(),
         }
@@ -120,7 +120,7 @@ pub struct ClientConfigBuilder {
     psk: Option<ClientPsk>,
     identity: Option<Identity>,
     protocols: Protocols,
-    suites: Suites,
+    offer: Offer,
     key_log: Option<KeyLog>,
     settings: Settings,
 }
@@ -164,7 +164,26 @@ impl ClientConfigBuilder {
     /// Chooses the cipher suites to offer.
     #[must_use]
     pub fn suites(mut self, suites: Suites) -> Self {
-        self.suites = suites;
+        self.offer.suites = suites;
+        self
+    }
+
+    /// Offers only these of the chosen [`Suites`], by OpenSSL's names, the preferred one first; the
+    /// server chooses. Default: all.
+    #[must_use]
+    pub fn cipher_suites<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
+        self.offer.chosen = names.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Offers these groups for the key exchange, by OpenSSL's names, the preferred one first. Default
+    /// X25519, P-256, P-384.
+    ///
+    /// In DTLS 1.2 the list governs certificates too: to a client that offers X25519 alone a server
+    /// whose key is on P-256 can show nothing.
+    #[must_use]
+    pub fn groups<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
+        self.offer.groups = names.into_iter().map(Into::into).collect();
         self
     }
 
@@ -235,7 +254,7 @@ impl ClientConfigBuilder {
             psk: self.psk.is_some(),
         };
         let mut context =
-            base_context(SslMethod::dtls_client(), self.suites, proofs, self.key_log)?;
+            base_context(SslMethod::dtls_client(), &self.offer, proofs, self.key_log)?;
         self.settings.install(&mut context)?;
         if let Some(identity) = &self.identity {
             identity

@@ -13,8 +13,8 @@ use super::Safeguard;
 use super::alpn::Protocols;
 use super::sni::ByName;
 use super::{
-    Identity, KeyLog, PortSharing, Proofs, Settings, Suites, Transport, TrustAnchors, base_context,
-    next_id, openssl, unix_now,
+    Identity, KeyLog, Offer, PortSharing, Proofs, Settings, Suites, Transport, TrustAnchors,
+    base_context, next_id, openssl, unix_now,
 };
 use crate::core::CookieJar;
 use crate::core::hello::install_cookie_callbacks;
@@ -188,7 +188,7 @@ pub struct ServerConfigBuilder {
     psk: Option<PskLookup>,
     psk_hint: Option<String>,
     protocols: Protocols,
-    suites: Suites,
+    offer: Offer,
     ticket_keys: Option<TicketKeys>,
     cookies: Option<Arc<CookieJar>>,
     session_scope: Vec<u8>,
@@ -218,7 +218,7 @@ impl ServerConfigBuilder {
             psk,
             psk_hint: None,
             protocols: Protocols::default(),
-            suites: Suites::default(),
+            offer: Offer::default(),
             ticket_keys: None,
             cookies: None,
             session_scope: Vec::new(),
@@ -287,7 +287,7 @@ impl ServerConfigBuilder {
     /// Chooses the cipher suites to accept.
     #[must_use]
     pub fn suites(mut self, suites: Suites) -> Self {
-        self.suites = suites;
+        self.offer.suites = suites;
         self
     }
 
@@ -472,7 +472,7 @@ impl ServerConfigBuilder {
             psk: self.psk.is_some(),
         };
         let mut context =
-            base_context(SslMethod::dtls_server(), self.suites, proofs, self.key_log)?;
+            base_context(SslMethod::dtls_server(), &self.offer, proofs, self.key_log)?;
         self.settings.install(&mut context)?;
         let mut names = ByName::default();
         match self.identity {
