@@ -13,7 +13,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::target::Target;
 
 pub(crate) use load::{Arrivals, LoadArgs, Mode};
-pub(crate) use server::ServerArgs;
+pub(crate) use server::{ServerArgs, SuiteChoice};
 
 /// Exit code: the run failed.
 pub(crate) const FAILED: u8 = 1;
@@ -50,7 +50,7 @@ pub(crate) enum Command {
     /// Tell two reports of `load --format json` apart, with 95 % confidence intervals
     #[command(after_help = COMPARE_HELP)]
     Compare(CompareArgs),
-    /// Add up reports of `load --format json` that several machines made at the same time
+    /// Add up reports of `load --format json`: of several machines at the same time, or repetitions
     #[command(after_help = MERGE_HELP)]
     Merge(MergeArgs),
 }
@@ -81,9 +81,14 @@ pub(crate) struct CompareArgs {
 
 const MERGE_HELP: &str = "\
 Histograms are added, so the percentiles are those of all connections together. Line the machines up
-with load --start-at.
+with load --start-at: the rates of runs that began together add up, over time too, and so have a knee.
+Runs that did not are taken for repetitions, and a doubt says so.
 
-Exit codes: 0 good; 1 one of the runs was not; 2 a file that is no report; 3 it cannot be printed.";
+Runs with different plans are refused. Of those that began together, --rate and --concurrency may
+differ; of all, --connections, --threads, --source and --seed.
+
+Exit codes: 0 good; 1 one of the runs was not; 2 a file that is no report, runs that do not add up;
+3 it cannot be printed.";
 
 /// `dtls-client merge`.
 #[derive(Debug, Args)]

@@ -68,8 +68,8 @@ enum Unit {
 struct Comparison {
     a: String,
     b: String,
-    /// Whether both runs had the same plan.
-    alike: bool,
+    /// The settings in which the plans differ, but for what need not be the same.
+    differences: Vec<String>,
     lines: Vec<Line>,
 }
 
@@ -95,7 +95,9 @@ fn compare(args: &CompareArgs) -> Result<(), CompareError> {
     let comparison = Comparison {
         a: args.a.display().to_string(),
         b: args.b.display().to_string(),
-        alike: a.plan.is_like(&b.plan),
+        differences: a
+            .plan
+            .differences(&b.plan, &["connections", "seed", "sources", "threads"]),
         lines: lines(&a, &b),
     };
     match args.format {
@@ -218,10 +220,11 @@ fn print(out: &mut impl Write, comparison: &Comparison, reports: [&Report; 2]) -
         writeln!(out, "{name}  {file}: {} connections{doubts}", report.begun)?;
     }
     writeln!(out)?;
-    if !comparison.alike {
+    if !comparison.differences.is_empty() {
+        let differences = comparison.differences.join(", ");
         writeln!(
             out,
-            "{DOUBT}doubt{DOUBT:#}  the plans differ: the runs may not be comparable\n"
+            "{DOUBT}doubt{DOUBT:#}  the plans differ in {differences}: the runs may not be comparable\n"
         )?;
     }
     writeln!(

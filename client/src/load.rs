@@ -14,6 +14,7 @@ mod metrics;
 mod pacer;
 mod run;
 mod worker;
+mod socket;
 mod attempt;
 mod exchange;
 mod message;
@@ -23,7 +24,7 @@ mod live;
 mod doubts;
 pub(crate) mod report;
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -124,12 +125,9 @@ pub(crate) fn run(args: &LoadArgs) -> ExitCode {
     }
 }
 
-/// Prints the report and writes the files that were asked for.
+/// Writes the files that were asked for and prints the report: last, for whoever reads it may have
+/// had enough.
 fn deliver(report: &Report, args: &LoadArgs) -> Result<(), LoadError> {
-    match args.format {
-        Format::Text => report::text::print(report)?,
-        Format::Json => report::json::print(report)?,
-    }
     if let Some(path) = &args.hdr {
         let failed = failed_file("--hdr", path);
         let mut file = BufWriter::new(File::create(path).map_err(&failed)?);
@@ -138,6 +136,10 @@ fn deliver(report: &Report, args: &LoadArgs) -> Result<(), LoadError> {
     }
     if let Some(path) = &args.html {
         std::fs::write(path, report::html::page(report)).map_err(failed_file("--html", path))?;
+    }
+    match args.format {
+        Format::Text => report::text::print(report)?,
+        Format::Json => report::json::print(report)?,
     }
     Ok(())
 }
@@ -156,7 +158,10 @@ fn load(args: &LoadArgs) -> Result<Report, LoadError> {
     // What would be found out after the run is found out before it.
     for (flag, path) in [("--hdr", &args.hdr), ("--html", &args.html)] {
         if let Some(path) = path {
-            File::create(path).map_err(failed_file(flag, path))?;
+            // What stands in it stays until there is something better.
+            let mut open = OpenOptions::new();
+            let opened = open.append(true).create(true).open(path);
+            opened.map_err(failed_file(flag, path))?;
         }
     }
     let config = setup::client_config(&args.server, false)?;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use crate::cli::{ENVIRONMENT, FAILED, Format, MergeArgs, USAGE};
 use crate::load::report::json::{self, ReadError};
-use crate::load::report::{Report, text};
+use crate::load::report::{Report, Unlike, text};
 
 /// Why there is nothing to print.
 #[derive(Debug, thiserror::Error)]
@@ -15,6 +15,12 @@ enum MergeError {
     Read(#[from] ReadError),
     #[error("{} is given twice: its connections would count twice", path.display())]
     Twice { path: PathBuf },
+    #[error("{} cannot be added to {}: {unlike}", path.display(), first.display())]
+    Unlike {
+        path: PathBuf,
+        first: PathBuf,
+        unlike: Unlike,
+    },
     #[error("cannot print: {0}")]
     Print(#[from] std::io::Error),
 }
@@ -42,7 +48,12 @@ fn merge(args: &MergeArgs) -> Result<bool, MergeError> {
         }
         reports.push(json::read(path)?);
     }
-    let Some(merged) = Report::merge(reports) else {
+    let merged = Report::merge(reports).map_err(|(at, unlike)| MergeError::Unlike {
+        path: args.reports[at].clone(),
+        first: args.reports[0].clone(),
+        unlike,
+    })?;
+    let Some(merged) = merged else {
         return Ok(true);
     };
     match args.format {

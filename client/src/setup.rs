@@ -39,7 +39,9 @@ pub(crate) fn client_config(
         .handshake_timeout(args.handshake_timeout)
         .retransmission_timer(args.retransmit_initial, args.retransmit_max)
         .link_mtu(args.link_mtu)
-        .suites(args.suites.into())
+        .suites(args.suites.set())
+        .cipher_suites(args.suites.names())
+        .groups(&args.groups)
         .heartbeat(args.heartbeat || heartbeat)
         .alpn(args.alpn.iter().map(String::as_str));
     if let (Some(cert), Some(key)) = (&args.cert, &args.key) {
@@ -76,6 +78,8 @@ fn culprit(error: &ConfigError) -> &'static str {
         "the retransmission timer" => "--retransmit-initial and --retransmit-max",
         "the PSK identity" => "--psk-identity",
         "an application protocol's name" => "--alpn",
+        "a cipher suite" => "--suites",
+        "a group" => "--groups",
         other => other,
     }
 }

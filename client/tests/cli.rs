@@ -68,6 +68,14 @@ fn wrong_usage_is_one_line_naming_the_argument_and_exit_code_2() {
         ),
         (&["connect", HOST, "--suites", "all"], &["--suites", "iot"]),
         (
+            &["load", HOST, "--insecure", "--suites", "AES128-SHA"],
+            &["--suites", "\"AES128-SHA\"", "AEAD"],
+        ),
+        (
+            &["load", HOST, "--insecure", "--groups", "P-256,P-257"],
+            &["--groups", "\"P-257\"", "X25519"],
+        ),
+        (
             &["connect", HOST, "--insecure", "--alpn", "a,,b"],
             &["--alpn", "0 bytes long", "1 to 255"],
         ),

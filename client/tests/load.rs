@@ -6,13 +6,16 @@
 
 mod common;
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use common::load::assert_numbers;
-use common::{Process, Server, assert_refused, ca, each, echo, run, server_config, stderr, stdout};
-use dtls::Counter;
+use common::{
+    Process, Server, assert_refused, ca, each, echo, pki, run, server_config, stderr, stdout,
+};
+use dtls::{ClientAuth, Counter, Trust, TrustAnchors};
 use dtls_certs::Profile;
 use nix::sys::signal::{Signal, kill};
 use serde_json::Value;
@@ -317,6 +320,70 @@ fn a_message_that_fits_no_datagram_fails_with_the_limit() {
 }
 
 #[test]
+fn the_groups_and_suites_that_are_offered_are_those_that_are_agreed_on() {
+    let server = Server::echo();
+    let handshakes = |more: &[&str]| {
+        load(
+            &server,
+            &[&["--mode", "handshake", "--connections", "3"], more].concat(),
+        )
+    };
+    let suites = ["--suites", "ECDHE-ECDSA-CHACHA20-POLY1305"];
+    let (report, code) = handshakes(&[&["--groups", "P-256"][..], &suites[..]].concat());
+    assert_eq!(code, Some(0), "{report:#}");
+    let agreed = &report["agreed"][0];
+    assert_eq!(agreed["group"], "prime256v1", "{report:#}");
+    assert_eq!(agreed["cipher"], "ECDHE-ECDSA-CHACHA20-POLY1305");
+    assert_eq!(report["plan"]["groups"], serde_json::json!(["P-256"]));
+    // Its certificate is on P-256: it has nothing to show, and says so.
+    let (report, code) = handshakes(&["--groups", "X25519", "--handshake-timeout", "20s"]);
+    assert_eq!(code, Some(1));
+    let error = report["failures"][0]["error"].as_str().unwrap();
+    assert!(error.contains("handshake failure"), "{report:#}");
+}
+
+#[test]
+fn certificate_name_protocol_and_mtu_reach_the_server() {
+    let clients = Trust::Anchors(TrustAnchors::from_file(pki().ca()).unwrap());
+    let config = server_config(Profile::SERVER)
+        .client_auth(ClientAuth::Required(clients))
+        .alpn(["coap"]);
+    let seen: Arc<Mutex<Vec<dtls::HandshakeInfo>>> = Arc::default();
+    let infos = Arc::clone(&seen);
+    let server = Server::start(config.build().unwrap(), move |stream| {
+        infos.lock().unwrap().push(stream.info());
+        echo(stream);
+    });
+    let [cert, key] = [pki().chain(Profile::CLIENT), pki().key(Profile::CLIENT)]
+        .map(|path| path.display().to_string());
+    let args = [
+        "--mode",
+        "handshake",
+        "--connections",
+        "4",
+        "--link-mtu",
+        "600",
+    ];
+    let proof = ["--cert", &cert, "--key", &key];
+    let offer = ["--server-name", "localhost", "--alpn", "http/1.1,coap"];
+    let (report, code) = load(&server, &[&args[..], &proof[..], &offer[..]].concat());
+    assert_eq!(code, Some(0), "{report:#}");
+    assert_eq!(report["agreed"][0]["alpn"], "coap");
+    assert_eq!(report["plan"]["link_mtu"], 600);
+    // The chain of a client takes more than one datagram of that size.
+    let sent = report["wire"]["full"]["datagrams_sent"].as_u64().unwrap();
+    assert!(sent >= 4 * 4, "{report:#}");
+    drop(server.finish());
+    let seen = seen.lock().unwrap();
+    assert_eq!(seen.len(), 4);
+    for info in seen.iter() {
+        assert!(info.verified && !info.peer_chain.is_empty());
+        assert_eq!(info.server_name.as_deref(), Some("localhost"));
+        assert_eq!(info.alpn.as_deref(), Some(&b"coap"[..]));
+    }
+}
+
+#[test]
 fn sigint_ends_a_run_early_with_partial_results() {
     let first = Arc::new((Mutex::new(0), std::sync::Condvar::new()));
     let seen = Arc::clone(&first);
@@ -356,6 +423,58 @@ fn sigint_ends_a_run_early_with_partial_results() {
     assert_numbers(&report, &[("sent", 15), ("lost", 0)]);
     // Each was closed in order.
     assert_eq!(server.finish().get(Counter::ClosedByPeer), 5);
+}
+
+#[test]
+fn answers_for_which_our_own_socket_had_no_room_are_a_doubt_with_their_number() {
+    const BURST: usize = 3000;
+    let (tell, told) = mpsc::channel();
+    let (go_on, wait) = mpsc::channel();
+    let (tell, wait) = (Mutex::new(tell), Mutex::new(wait));
+    let server = scripted(move |stream, data, _| {
+        // The client is stopped meanwhile: nobody takes these, and its buffer holds a part of them.
+        tell.lock().unwrap().send(()).unwrap();
+        wait.lock().unwrap().recv().unwrap();
+        for _ in 0..BURST {
+            stream.send(&[0; 1000]).unwrap();
+        }
+        tell.lock().unwrap().send(()).unwrap();
+        // It has taken what there is: the kernel tells with the next datagram.
+        wait.lock().unwrap().recv().unwrap();
+        stream.send(data).unwrap();
+    });
+    let (target, ca) = (server.target(), ca());
+    let args = ["--connections", "1", "--messages", "1", "--timeout", "60s"];
+    let base = ["load", &target, "--ca", &ca, "--format", "json"];
+    let client = Process::client(&[&base[..], &args[..]].concat());
+    told.recv_timeout(common::PATIENCE).unwrap();
+    kill(client.pid(), Signal::SIGSTOP).unwrap();
+    go_on.send(()).unwrap();
+    told.recv_timeout(common::PATIENCE).unwrap();
+    kill(client.pid(), Signal::SIGCONT).unwrap();
+    common::wait_until(|| queued(server.address) == 0);
+    go_on.send(()).unwrap();
+    let output = client.finish();
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    common::load::assert_valid(&report);
+    assert_numbers(&report, &[("received", 1), ("lost", 0)]);
+    let taken = report["corrupted"].as_u64().unwrap();
+    let dropped = u64::try_from(BURST).unwrap() - taken;
+    let doubt = format!("{dropped} answers came and were dropped");
+    let doubts = report["doubts"].to_string();
+    assert!(
+        dropped > 0 && doubts.contains(&doubt),
+        "{dropped}: {doubts}"
+    );
+}
+
+/// Bytes in the buffers of the sockets that are connected to this address of the loopback.
+fn queued(server: SocketAddr) -> u64 {
+    let sockets = procfs::net::udp().unwrap().into_iter();
+    sockets
+        .filter(|socket| socket.remote_address == server)
+        .map(|socket| u64::from(socket.rx_queue))
+        .sum()
 }
 
 #[test]

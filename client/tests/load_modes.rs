@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use common::load::{assert_numbers, assert_valid, load};
 use common::network::{Fate, Network};
-use common::{Server, assert_refused, ca, now, run, server_config, stderr};
+use common::{Process, Server, assert_refused, ca, now, run, server_config, stderr};
 use dtls::{Counter, Recv};
 use dtls_certs::Profile;
 use serde_json::Value;
@@ -38,11 +38,7 @@ fn half_open_leaves_the_server_waiting_and_a_flood_leaves_it_nothing() {
     assert_eq!(report["latency"]["cookie"]["count"], 15);
     assert_eq!(server.stats.get(Counter::HelloVerifyRequests), 15);
     // The second hello may still be on its way through the listener.
-    let deadline = now() + common::PATIENCE;
-    while server.stats.get(Counter::ConnectionsAccepted) < 15 {
-        assert!(now() < deadline);
-        thread::park_timeout(Duration::from_millis(5));
-    }
+    common::wait_until(|| server.stats.get(Counter::ConnectionsAccepted) >= 15);
 
     let server = Server::echo();
     let flood = [
@@ -244,6 +240,42 @@ fn a_server_that_dies_in_the_middle_leaves_partial_results() {
     assert!(
         why.starts_with("flight 1 was not answered within 600ms"),
         "{why}"
+    );
+}
+
+#[test]
+fn a_server_that_is_gone_in_the_middle_costs_only_what_comes_after() {
+    let dir = tempfile::tempdir().unwrap();
+    let page = dir.path().join("run.html").display().to_string();
+    let server = Server::echo();
+    let network = Network::start(server.address, |_| Fate::After(Duration::ZERO));
+    let (target, ca) = (network.address.to_string(), ca());
+    let args = ["--rate", "50", "--duration", "2s", "--mode", "handshake"];
+    let more = ["--handshake-timeout", "700ms", "--html", &page];
+    let base = ["load", &target, "--ca", &ca, "--format", "json"];
+    let client = Process::client(&[&base[..], &args[..], &more[..]].concat());
+    common::wait_until(|| server.stats.get(Counter::HandshakesCompleted) >= 20);
+    // The port is closed from now on.
+    drop(network);
+    let output = client.finish();
+    let said = stderr(&output);
+    let last = said.lines().last().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(
+        last.contains("of 100 connections failed") && last.contains("(ICMP)"),
+        "{said}"
+    );
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_valid(&report);
+    let [completed, failed] = ["completed", "failed"].map(|name| report[name].as_u64().unwrap());
+    assert!(
+        completed >= 15 && failed > 0 && completed + failed == 100,
+        "{report:#}"
+    );
+    assert!(
+        std::fs::read_to_string(&page)
+            .unwrap()
+            .contains("nothing listens there")
     );
 }
 

@@ -11,9 +11,9 @@ use std::io::Cursor;
 use std::path::Path;
 use std::time::Duration;
 
-use common::load::{assert_valid, load};
+use common::load::{assert_valid, doubts, load};
 use common::network::{Fate, Network};
-use common::{Server, assert_refused, run, stderr, stdout};
+use common::{Process, Server, assert_refused, ca, run, stderr, stdout};
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::Deserializer;
 use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
@@ -91,12 +91,39 @@ fn the_page_needs_nothing_else_and_has_charts_with_units_for_light_and_dark() {
     }
 }
 
+/// Two runs that begin at the same moment, as two machines make them.
+fn together(server: &Server, args: &[&str]) -> Vec<Value> {
+    let start = std::time::SystemTime::now() + Duration::from_secs(2);
+    let start = humantime::format_rfc3339_millis(start).to_string();
+    let (target, ca) = (server.target(), ca());
+    let base = [
+        "load",
+        &target,
+        "--ca",
+        &ca,
+        "--format",
+        "json",
+        "--start-at",
+        &start,
+    ];
+    let all = [&base, args].concat();
+    let runs = [Process::client(&all), Process::client(&all)];
+    runs.into_iter()
+        .map(|run| {
+            let output = run.finish();
+            assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+            serde_json::from_slice(&output.stdout).unwrap()
+        })
+        .collect()
+}
+
 #[test]
 fn merged_reports_are_what_one_machine_would_have_found() {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::echo();
-    let args = ["--rate", "40", "--duration", "500ms", "--messages", "5"];
-    let reports: Vec<Value> = (0..2).map(|_| load(server.address, &args).0).collect();
+    // Stretches long enough that a busy machine begins both in the same.
+    let args = ["--rate", "10,20/2s", "--p99", "30s", "--messages", "5"];
+    let reports = together(&server, &args);
     let files: Vec<String> = reports
         .iter()
         .enumerate()
@@ -135,22 +162,58 @@ fn merged_reports_are_what_one_machine_would_have_found() {
             "{phase}"
         );
     }
-    let windows = |report: &Value| -> u64 {
-        let windows = report["windows"].as_array().unwrap();
-        windows
-            .iter()
-            .map(|window| window["begun"].as_u64().unwrap())
-            .sum()
-    };
-    assert_eq!(
-        windows(&merged),
-        windows(&reports[0]) + windows(&reports[1])
-    );
+    // Both at once are twice the rate.
+    assert_eq!(merged["plan"]["rate"], "20,40/2s");
+    assert_eq!(merged["knee"]["rate"].as_f64(), Some(40.0), "{merged:#}");
+    let begun = |at: usize| merged["windows"][at]["begun"].as_u64();
+    assert_eq!((begun(0), begun(1)), (Some(40), Some(80)));
+    assert!(!doubts(&merged, "merged_apart"), "{merged:#}");
 
     let output = run(&["merge", &files[0], &files[0]]);
     assert_refused(&output, 2, &[&files[0], "twice"]);
+    let copy = save(dir.path(), "copy.json", &reports[0]);
+    let output = run(&["merge", &files[0], &files[1], &copy]);
+    assert_refused(&output, 2, &[&copy, "the same run"]);
     let text = stdout(&run(&["merge", &files[0], &files[1]]));
-    assert!(text.contains("40 completed, 0 failed"), "{text}");
+    assert!(text.contains("120 completed, 0 failed"), "{text}");
+}
+
+#[test]
+fn runs_one_after_another_are_repetitions_and_other_plans_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::echo();
+    let run_with = |name: &str, args: &[&str]| {
+        let base = ["--rate", "40", "--duration", "500ms", "--messages", "1"];
+        let (report, code) = load(server.address, &[&base, args].concat());
+        assert_eq!(code, Some(0), "{report:#}");
+        (save(dir.path(), name, &report), report)
+    };
+    let (first, one) = run_with("first.json", &[]);
+    let (second, two) = run_with("second.json", &["--seed", "2", "--threads", "1"]);
+    let output = run(&["merge", &first, &second, "--format", "json"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let merged: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_valid(&merged);
+    assert!(doubts(&merged, "merged_apart"), "{merged:#}");
+    assert_eq!(
+        (&merged["completed"], &merged["windows"]),
+        (&40.into(), &serde_json::json!([]))
+    );
+    // As often as in each, not twice as often.
+    let seconds = |report: &Value| report["seconds"].as_f64().unwrap();
+    let both = seconds(&one) + seconds(&two);
+    assert!((seconds(&merged) - both).abs() < 0.01, "{merged:#}");
+    assert_eq!(merged["plan"]["rate"], "40");
+
+    let (other, _) = run_with("other.json", &["--size", "200", "--timeout", "3s"]);
+    let output = run(&["merge", &first, &other]);
+    assert_refused(
+        &output,
+        2,
+        &[&other, &first, "another plan (size, timeout)"],
+    );
+    let text = stdout(&run(&["compare", &first, &other]));
+    assert!(text.contains("the plans differ in size, timeout"), "{text}");
 }
 
 #[test]
@@ -168,7 +231,7 @@ fn a_run_through_a_slower_network_is_worse_and_the_same_run_is_not() {
         let output = run(&["compare", &a, b, "--format", "json"]);
         assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
         let comparison: Value = serde_json::from_slice(&output.stdout).unwrap();
-        assert_eq!(comparison["alike"], true);
+        assert_eq!(comparison["differences"], serde_json::json!([]));
         let lines = comparison["lines"].as_array().unwrap().iter();
         let text = |value: &Value| value.as_str().unwrap().to_owned();
         lines
@@ -207,7 +270,7 @@ fn what_is_no_report_is_refused_by_name() {
     );
     report["form"] = 1.into();
     let old = save(dir.path(), "old.json", &report);
-    report["form"] = 2.into();
+    report["form"] = 3.into();
     report["histograms"]["message"] = "AAAA".into();
     let broken = save(dir.path(), "broken.json", &report);
     for (file, words) in [

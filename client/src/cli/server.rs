@@ -1,11 +1,14 @@
 //! The flags about a server that all verbs share: how each side proves who it is, what is offered
 //! to it, how long to wait. Main thread.
 
+use std::fmt;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use dtls::{Fingerprint, Suites};
+use serde::{Deserialize, Serialize};
 
 use super::duration;
 
@@ -61,9 +64,16 @@ pub(crate) struct ServerArgs {
     #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
     pub(crate) alpn: Vec<String>,
 
-    /// The cipher suites to offer
-    #[arg(long, value_name = "SET", value_enum, default_value_t = SuiteChoice::Recommended)]
+    /// The cipher suites to offer: `recommended` (AES-GCM and ChaCha20-Poly1305, RFC 9325), `iot` (these
+    /// and AES-CCM, RFC 7925), or some of these by OpenSSL's names, the preferred one first, such as
+    /// ECDHE-ECDSA-CHACHA20-POLY1305
+    #[arg(long, value_name = "SET|NAME,…", default_value_t = SuiteChoice::Recommended)]
     pub(crate) suites: SuiteChoice,
+
+    /// The groups to offer for the key exchange, the preferred one first, such as P-256; the curve of
+    /// the server's certificate must be among them [default: X25519,P-256,P-384]
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
+    pub(crate) groups: Vec<String>,
 
     /// Agree with the server on heartbeats (RFC 6520), so that each end can ask for a sign of life
     #[arg(long)]
@@ -91,20 +101,76 @@ pub(crate) struct ServerArgs {
     pub(crate) keylog: Option<PathBuf>,
 }
 
-/// A set of cipher suites.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+/// Which cipher suites to offer. Shown as it is typed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub(crate) enum SuiteChoice {
     /// AES-GCM and ChaCha20-Poly1305 (RFC 9325)
     Recommended,
     /// These and AES-CCM, as constrained devices have it (RFC 7925)
     Iot,
+    /// These alone, by OpenSSL's names.
+    Named(Vec<String>),
 }
 
-impl From<SuiteChoice> for Suites {
-    fn from(choice: SuiteChoice) -> Self {
-        match choice {
-            SuiteChoice::Recommended => Self::Recommended,
-            SuiteChoice::Iot => Self::Iot,
+impl SuiteChoice {
+    /// The set they are of.
+    pub(crate) const fn set(&self) -> Suites {
+        match self {
+            Self::Recommended => Suites::Recommended,
+            Self::Iot | Self::Named(_) => Suites::Iot,
         }
+    }
+
+    /// Those chosen of the set; none: all.
+    pub(crate) fn names(&self) -> &[String] {
+        match self {
+            Self::Named(names) => names,
+            _ => &[],
+        }
+    }
+}
+
+impl FromStr for SuiteChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "recommended" => Ok(Self::Recommended),
+            "iot" => Ok(Self::Iot),
+            // All have one; it tells a mistyped set from a name.
+            names if names.split(',').all(|name| name.contains('-')) => {
+                Ok(Self::Named(names.split(',').map(str::to_owned).collect()))
+            }
+            _ => Err(
+                "write recommended, iot, or OpenSSL's names of suites, such as \
+                      ECDHE-ECDSA-AES128-GCM-SHA256"
+                    .to_owned(),
+            ),
+        }
+    }
+}
+
+impl fmt::Display for SuiteChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Recommended => f.write_str("recommended"),
+            Self::Iot => f.write_str("iot"),
+            Self::Named(names) => f.write_str(&names.join(",")),
+        }
+    }
+}
+
+impl From<SuiteChoice> for String {
+    fn from(choice: SuiteChoice) -> Self {
+        choice.to_string()
+    }
+}
+
+impl TryFrom<String> for SuiteChoice {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
     }
 }

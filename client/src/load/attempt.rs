@@ -9,12 +9,13 @@
 //!         └► Silent ─────────────► end          half-open, hello-flood: never completes
 //! ```
 
-use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::time::{Duration, Instant};
+mod handshake;
 
+use std::net::UdpSocket;
+use std::time::Instant;
+
+use dtls::SendError;
 use dtls::core::{Connection, Progress, Read};
-use dtls::{ConnectError, HandshakeCost, HandshakeError, SendError};
 
 use crate::cli::Mode;
 use crate::clock;
@@ -22,6 +23,7 @@ use crate::clock;
 use super::exchange::{Exchange, HOLD_INTERVAL};
 use super::measure::Phase;
 use super::outcome::{Failure, Outcome, Stage};
+use super::socket::{Arrival, Socket};
 use super::worker::Hands;
 
 /// A connection of the run.
@@ -35,7 +37,7 @@ pub(crate) struct Attempt {
     intended: Instant,
     /// When this handshake began.
     begun: Instant,
-    socket: UdpSocket,
+    socket: Socket,
     /// None in a flood of hellos, which are all the same.
     connection: Option<Box<Connection>>,
     state: State,
@@ -88,7 +90,7 @@ impl Attempt {
         }
         let socket = run
             .source_of(number, peer)
-            .and_then(|source| open(source, peer))
+            .and_then(|source| Socket::open(source, peer))
             .map_err(|error| Outcome::no_socket(&error))?;
         if let Ok(local) = socket.local_addr()
             && run.has_seen(local)
@@ -123,7 +125,7 @@ impl Attempt {
 
     /// The socket, to wait for.
     pub(crate) fn socket(&self) -> &UdpSocket {
-        &self.socket
+        self.socket.udp()
     }
 
     /// When [`Self::on_time`] wants to be called, if ever.
@@ -167,33 +169,44 @@ impl Attempt {
     /// Takes what the socket has. `Some`: it has ended.
     pub(crate) fn on_readable(&mut self, hands: &mut Hands<'_>) -> Option<Outcome> {
         for _ in 0..ROUND {
-            match self.socket.recv(&mut hands.datagram) {
-                Ok(length) => {
-                    // Of each: one may answer what the one before made us send.
-                    let now = clock::now();
-                    self.heard = true;
-                    hands.run.progress.heard();
-                    if let Some(connection) = &mut self.connection {
-                        connection.receive(&hands.datagram[..length], now);
-                        if let Some(outcome) = self.advance(now, hands) {
-                            return Some(outcome);
-                        }
-                    } else if is_hello_verify_request(&hands.datagram[..length]) {
-                        let mut tally = hands.tally();
-                        tally.cookies += 1;
-                        tally[Phase::Cookie].record(now.saturating_duration_since(self.begun));
-                        drop(tally);
-                        self.settle(now, hands);
-                        return Some(Outcome::Completed);
+            match self.socket.recv(&mut hands.inbox) {
+                Arrival::Datagram(length, dropped) => {
+                    if dropped > 0 {
+                        hands.tally().dropped += u64::from(dropped);
+                    }
+                    if let Some(outcome) = self.take(length, hands) {
+                        return Some(outcome);
                     }
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // An ICMP error: a hint that anyone may forge. The timers decide.
-                Err(_) => self.count_icmp(hands),
+                Arrival::Nothing => break,
+                // The timers decide.
+                Arrival::Icmp => self.count_icmp(1, hands),
             }
         }
         None
+    }
+
+    /// Takes the datagram in the worker's inbox.
+    fn take(&mut self, length: usize, hands: &mut Hands<'_>) -> Option<Outcome> {
+        // Of each: one may answer what the one before made us send.
+        let now = clock::now();
+        self.heard = true;
+        hands.run.progress.heard();
+        let datagram = &hands.inbox.datagram[..length];
+        if let Some(connection) = &mut self.connection {
+            connection.receive(datagram, now);
+            return self.advance(now, hands);
+        }
+        if !is_hello_verify_request(datagram) {
+            return None;
+        }
+        {
+            let mut tally = hands.tally();
+            tally.cookies += 1;
+            tally[Phase::Cookie].record(now.saturating_duration_since(self.begun));
+        }
+        self.settle(now, hands);
+        Some(Outcome::Completed)
     }
 
     /// Does what is due. `Some`: it has ended.
@@ -230,47 +243,6 @@ impl Attempt {
         Outcome::Interrupted
     }
 
-    /// Ends a handshake that has no hope: nothing listens at the other end.
-    pub(crate) fn abandon(&mut self, now: Instant, hands: &mut Hands<'_>) -> Outcome {
-        let waited = now.saturating_duration_since(self.begun);
-        let error = HandshakeError::TimedOut {
-            after: Duration::from_secs(waited.as_secs()),
-            state: "given up",
-            retransmissions: 0,
-            hint: "",
-        };
-        self.shaking_failed(error, now, hands)
-    }
-
-    /// Begins a handshake.
-    fn shake(&mut self, now: Instant, hands: &mut Hands<'_>) -> Result<(), Outcome> {
-        let target = &hands.run.targets[self.target];
-        let resumes = hands.run.plan.resume || self.mode == Mode::Resume;
-        let session = hands.sessions[self.target]
-            .as_ref()
-            .filter(|_| resumes && !self.again);
-        let connection = Connection::connect(
-            &target.config,
-            target.name,
-            target.peer,
-            session,
-            &hands.stats,
-            now,
-        );
-        self.connection = Some(Box::new(connection.map_err(|error| {
-            Outcome::Failed(Failure {
-                stage: Stage::Socket,
-                error: format!("OpenSSL: {error}"),
-            })
-        })?));
-        self.begun = now;
-        self.state = State::Shaking;
-        match self.advance(now, hands) {
-            Some(outcome) => Err(outcome),
-            None => Ok(()),
-        }
-    }
-
     /// Goes as far as it can.
     fn advance(&mut self, now: Instant, hands: &mut Hands<'_>) -> Option<Outcome> {
         if self.state == State::Shaking {
@@ -299,59 +271,6 @@ impl Attempt {
             return None;
         }
         self.converse(now, hands)
-    }
-
-    /// The handshake is complete: counts it and says what comes next.
-    fn established(&mut self, now: Instant, hands: &mut Hands<'_>) -> Option<Outcome> {
-        let cost = self.count_cost(hands);
-        // With what the last flight took to check.
-        let now = clock::now().max(now);
-        let plan = &hands.run.plan;
-        let connection = self.connection.as_ref()?;
-        let resumed = connection.is_resumed();
-        {
-            let mut tally = hands.tally();
-            tally.handshakes += 1;
-            tally.resumed += u64::from(resumed);
-            let (wire, phase) = if resumed {
-                (&mut tally.abbreviated, Phase::ResumedHandshake)
-            } else {
-                (&mut tally.full, Phase::FullHandshake)
-            };
-            wire.count(&cost);
-            if self.again {
-                tally[Phase::Reconnect].record(now.saturating_duration_since(self.begun));
-            } else {
-                tally[phase].record(now.saturating_duration_since(self.intended));
-            }
-        }
-        self.settle(now, hands);
-        // Only then is it worth the memory.
-        if plan.resume || plan.mix.has(Mode::Resume) {
-            let session = self.connection.as_ref()?.session();
-            let place = &mut hands.sessions[self.target];
-            *place = session.or(place.take());
-        }
-        let messages = match self.mode {
-            Mode::Echo => plan.messages,
-            Mode::Reconnect if self.again => 1,
-            Mode::Reconnect => {
-                // As after a restart: the old keys are gone, the port is the same.
-                self.again = true;
-                return self.shake(now, hands).err();
-            }
-            Mode::Hold => {
-                self.state = State::Parked;
-                return None;
-            }
-            _ => 0,
-        };
-        let interval = plan
-            .message_rate
-            .map(|rate| Duration::from_secs_f64(1.0 / rate));
-        self.exchange.want(messages, now, interval);
-        self.state = State::Talking;
-        None
     }
 
     /// Takes answers, sends what is due.
@@ -419,66 +338,6 @@ impl Attempt {
         }
     }
 
-    fn shaking_failed(
-        &mut self,
-        error: HandshakeError,
-        now: Instant,
-        hands: &mut Hands<'_>,
-    ) -> Outcome {
-        let cost = self.count_cost(hands);
-        // Whatever was wrong, the next one shall not depend on the old session.
-        hands.sessions[self.target] = None;
-        // What is left to say is an alert.
-        self.transmit(hands);
-        self.settle(now, hands);
-        let stage = if self.again {
-            Stage::Reconnect
-        } else {
-            Stage::Handshake
-        };
-        let error = ConnectError::Handshake(error);
-        Outcome::of(&error, stage, &cost, !self.heard, self.icmp_errors > 0)
-    }
-
-    /// What the handshake took so far, counted.
-    fn count_cost(&self, hands: &Hands<'_>) -> HandshakeCost {
-        let cost = self
-            .connection
-            .as_ref()
-            .map(|connection| connection.handshake_cost());
-        let cost = cost.unwrap_or_default();
-        let mut tally = hands.tally();
-        tally.retransmissions += u64::from(cost.retransmissions);
-        if let Some(cookie) = cost.cookie_round_trip {
-            tally.cookies += 1;
-            tally[Phase::Cookie].record(cookie);
-        }
-        cost
-    }
-
-    /// The handshake, or what stands in its place, has come to an end.
-    fn settle(&mut self, now: Instant, hands: &Hands<'_>) {
-        if self.settled {
-            return;
-        }
-        self.settled = true;
-        let connected = self.mode == Mode::HelloFlood
-            || self.connection.as_ref().is_some_and(|connection| {
-                connection.handshake_time().is_some()
-                    || self.mode == Mode::HalfOpen
-                        && connection.handshake_cost().cookie_round_trip.is_some()
-            });
-        if connected {
-            let mut tally = hands.tally();
-            if let Some(window) = tally.windows.get_mut(self.window) {
-                window
-                    .latency
-                    .record(now.saturating_duration_since(self.intended));
-            }
-        }
-        hands.run.settled(connected, now);
-    }
-
     /// The connection is over, out of order.
     fn broken(&mut self, error: String, hands: &Hands<'_>) -> Outcome {
         self.exchange.give_up();
@@ -509,40 +368,25 @@ impl Attempt {
         }
     }
 
-    /// An ICMP error that waits in the socket swallows the datagram: the second try is the first
-    /// that counts.
     fn send(&mut self, datagram: &[u8], hands: &Hands<'_>) {
-        let Err(error) = self.socket.send(datagram) else {
-            return;
-        };
-        if error.kind() != io::ErrorKind::WouldBlock {
-            self.count_icmp(hands);
+        let (icmp, sent) = self.socket.send(datagram);
+        if icmp > 0 {
+            self.count_icmp(icmp, hands);
         }
-        if self.socket.send(datagram).is_err() {
+        if !sent {
             hands.tally().unsent += 1;
         }
     }
 
-    fn count_icmp(&mut self, hands: &Hands<'_>) {
-        self.icmp_errors += 1;
-        hands.tally().icmp_errors += 1;
+    fn count_icmp(&mut self, count: u32, hands: &Hands<'_>) {
+        self.icmp_errors += count;
+        hands.tally().icmp_errors += u64::from(count);
         hands.run.progress.refused();
     }
 }
 
 /// Datagrams taken from one socket before the others get their turn.
 const ROUND: usize = 64;
-
-fn open(source: Option<SocketAddr>, peer: SocketAddr) -> io::Result<UdpSocket> {
-    let any: SocketAddr = match peer {
-        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
-        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
-    };
-    let socket = UdpSocket::bind(source.unwrap_or(any))?;
-    socket.connect(peer)?;
-    socket.set_nonblocking(true)?;
-    Ok(socket)
-}
 
 /// Record type 22, handshake message 3 (RFC 6347 §4.2.1).
 fn is_hello_verify_request(datagram: &[u8]) -> bool {

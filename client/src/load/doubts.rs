@@ -30,6 +30,7 @@ pub(crate) enum Kind {
     ServerUnobserved,
     ServerDisagrees,
     MergedUnlike,
+    MergedApart,
 }
 
 /// What was seen beside the tally.
@@ -110,12 +111,24 @@ pub(crate) fn find(plan: &Plan, tally: &Tally, seen: &Circumstances) -> Vec<Doub
             );
         }
     }
-    if let Some(dropped) = seen.dropped.filter(|&dropped| dropped > 0) {
+    if tally.dropped > 0 {
         doubt(
             Kind::LocalDrops,
             format!(
-                "this host dropped {dropped} datagrams for want of room in sockets' buffers (of any \
-                 program): losses and retransmissions may be its own"
+                "{} answers came and were dropped, since this generator's sockets were full: so many \
+                 losses and retransmissions are its own",
+                tally.dropped
+            ),
+        );
+    }
+    // The host's count has ours in it.
+    let others = seen.dropped.map(|host| host.saturating_sub(tally.dropped));
+    if let Some(dropped) = others.filter(|&dropped| dropped > 0) {
+        doubt(
+            Kind::LocalDrops,
+            format!(
+                "this host dropped {dropped} datagrams for want of room in other sockets (of any \
+                 program, such as the server): losses and retransmissions may be its own"
             ),
         );
     }

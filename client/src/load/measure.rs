@@ -6,5 +6,5 @@ mod tally;
 mod window;
 
 pub(crate) use latency::{Latency, Percentiles};
-pub(crate) use tally::{Messages, Phase, Tally, Wire};
+pub(crate) use tally::{Agreed, Messages, Phase, Tally, Wire};
 pub(crate) use window::Window;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::cli::{LoadArgs, Mode};
+use crate::cli::{LoadArgs, Mode, SuiteChoice};
 
 pub(crate) use crate::cli::Arrivals;
 pub(crate) use mix::Mix;
@@ -49,6 +49,11 @@ pub(crate) struct Plan {
     /// The bound of the knee.
     #[serde(rename = "p99_bound_ms", with = "milliseconds")]
     pub(crate) p99_bound: Duration,
+    /// Offered.
+    pub(crate) suites: SuiteChoice,
+    /// Offered; none: the usual ones.
+    pub(crate) groups: Vec<String>,
+    pub(crate) link_mtu: u16,
     pub(crate) seed: u64,
     pub(crate) threads: u16,
     /// Addresses sent from; 0: the system chooses.
@@ -133,6 +138,9 @@ impl Plan {
             resume: args.resume,
             hold: args.hold.unwrap_or(default_hold),
             p99_bound: args.p99,
+            suites: args.server.suites.clone(),
+            groups: args.server.groups.clone(),
+            link_mtu: args.server.link_mtu,
             seed: args.seed,
             // More than connections would have nothing to do.
             threads: threads.min(u16::try_from(most).unwrap_or(u16::MAX)),
@@ -140,18 +148,35 @@ impl Plan {
         })
     }
 
-    /// Whether runs of both can be compared and added up: all the same but for the seed and what
-    /// differs between machines.
-    pub(crate) fn is_like(&self, other: &Self) -> bool {
-        let leveled = |plan: &Self| Self {
-            seed: 0,
-            threads: 0,
-            sources: 0,
-            connections: None,
-            concurrency: None,
-            ..plan.clone()
+    /// Of a command line's flags, for tests.
+    #[cfg(test)]
+    pub(crate) fn of_flags(flags: &[&str]) -> Self {
+        use clap::Parser as _;
+        let command = ["dtls-client", "load", "localhost:1"];
+        let cli = crate::cli::Cli::parse_from(command.iter().chain(flags));
+        let crate::cli::Command::Load(args) = cli.command else {
+            unreachable!("the command is load")
         };
-        leveled(self) == leveled(other)
+        Self::new(&args).expect("a plan")
+    }
+
+    /// The settings in which the two differ, by their names in reports, but for those in `beside`.
+    pub(crate) fn differences(&self, other: &Self, beside: &[&str]) -> Vec<String> {
+        let settings = |plan: &Self| match serde_json::to_value(plan) {
+            Ok(serde_json::Value::Object(settings)) => settings,
+            _ => serde_json::Map::new(),
+        };
+        let theirs = settings(other);
+        let differing = settings(self)
+            .into_iter()
+            .filter(|(name, ours)| theirs.get(name) != Some(ours))
+            .map(|(name, _)| name);
+        let mut differing: Vec<String> = differing
+            .filter(|name| !beside.contains(&name.as_str()))
+            .map(|name| name.trim_end_matches("_ms").replace('_', "-"))
+            .collect();
+        differing.sort_unstable();
+        differing
     }
 
     /// How many windows the report has, and how long each is: the steps of a rate in steps, else so
@@ -167,9 +192,9 @@ impl Plan {
             .max(SHORTEST_WINDOW);
         let width = match &self.rate {
             Some(Rate::Steps { each, .. }) => *each,
-            Some(Rate::Ramp { over, .. }) => *over / 20,
+            Some(Rate::Ramp { over, .. }) => twentieth(*over),
             _ if self.duration.or(counted).is_none() => Duration::from_secs(1),
-            _ => (whole / 20).clamp(SHORTEST_WINDOW, Duration::from_secs(1).max(whole / 100)),
+            _ => twentieth(whole).clamp(SHORTEST_WINDOW, Duration::from_secs(1).max(whole / 100)),
         };
         let count = whole.as_nanos().div_ceil(width.as_nanos().max(1));
         (
@@ -185,6 +210,11 @@ impl Plan {
         let echoes = self.mix.has(Mode::Echo) && (self.messages > 0 || !self.hold.is_zero());
         echoes || self.mix.has(Mode::Hold) || self.mix.has(Mode::Reconnect)
     }
+}
+
+/// Rounded up, or a last nanosecond would be a window of its own.
+fn twentieth(duration: Duration) -> Duration {
+    (duration + Duration::from_nanos(19)) / 20
 }
 
 /// Connections, and for how long they begin, as far as each is known beforehand.

@@ -9,24 +9,24 @@ pub(crate) mod text;
 mod knee;
 mod merge;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use strum::IntoEnumIterator;
 
 use super::doubts::Doubt;
-use super::measure::{Latency, Percentiles, Phase, Tally, Window, Wire};
+use super::measure::{Agreed, Latency, Percentiles, Phase, Tally, Window, Wire};
 use super::metrics::Counters;
 use super::outcome::Stage;
 use super::plan::Plan;
 use super::run::Stopped;
 
 pub(crate) use knee::Knee;
-pub(crate) use merge::COMPARED;
+pub(crate) use merge::{COMPARED, Unlike};
 
 /// The number of this form of report; a reader refuses others.
-pub(crate) const FORM: u32 = 2;
+pub(crate) const FORM: u32 = 3;
 
 /// The whole report.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -60,6 +60,7 @@ pub(crate) struct Report {
     pub(crate) handshakes_per_second: f64,
     pub(crate) messages_per_second: f64,
     pub(crate) latency: BTreeMap<String, Option<Percentiles>>,
+    pub(crate) agreed: BTreeSet<Agreed>,
     pub(crate) wire: OnTheWire,
     pub(crate) client: Consumption,
     pub(crate) server: Option<Consumption>,
@@ -154,7 +155,10 @@ impl Report {
             .collect();
         failures.sort_by_key(|failures| std::cmp::Reverse(failures.count));
         let used = tally.windows.iter().rposition(|window| window.begun > 0);
-        let windows = &tally.windows[..used.map_or(0, |last| last + 1)];
+        let used = used.map_or(0, |last| last + 1);
+        // And the one at whose beginning the run ended, if that was before its time.
+        let cut = tally.windows.get(used).is_some_and(|next| next.cut_short);
+        let windows = &tally.windows[..used + usize::from(cut)];
         Self {
             form: FORM,
             target: facts.target,
@@ -186,6 +190,7 @@ impl Report {
             latency: Phase::iter()
                 .map(|phase| (phase.name().to_owned(), tally[phase].percentiles()))
                 .collect(),
+            agreed: tally.agreed.clone(),
             wire: OnTheWire {
                 full: tally.full,
                 resumed: tally.abbreviated,

@@ -42,7 +42,7 @@ pub(crate) struct Run<'a> {
 }
 
 /// How far the run is.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Progress {
     pub(crate) begun: AtomicU32,
     pub(crate) ended: AtomicU32,
@@ -50,6 +50,9 @@ pub(crate) struct Progress {
     /// Handshakes, or what stands in their place.
     pub(crate) made: AtomicU32,
     settled: AtomicU32,
+    /// When the first connection that was meant to begin and never did was meant to, in nanoseconds
+    /// since the start.
+    cut_at: AtomicU64,
     /// Whether the open loop had to wait for room.
     pub(crate) was_full: AtomicBool,
     heard: AtomicBool,
@@ -60,6 +63,23 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
+    /// Nothing done, nothing left out.
+    fn new() -> Self {
+        Self {
+            begun: AtomicU32::new(0),
+            ended: AtomicU32::new(0),
+            failed: AtomicU32::new(0),
+            made: AtomicU32::new(0),
+            settled: AtomicU32::new(0),
+            cut_at: AtomicU64::new(u64::MAX),
+            was_full: AtomicBool::new(false),
+            heard: AtomicBool::new(false),
+            refused: AtomicU64::new(0),
+            gave_up: AtomicBool::new(false),
+            nobody: AtomicBool::new(false),
+        }
+    }
+
     /// A datagram came.
     pub(crate) fn heard(&self) {
         self.heard.store(true, Ordering::Relaxed);
@@ -104,7 +124,7 @@ impl<'a> Run<'a> {
             sources,
             interrupt,
             began,
-            progress: Progress::default(),
+            progress: Progress::new(),
             room,
             width,
             all_made: OnceLock::new(),
@@ -128,6 +148,9 @@ impl<'a> Run<'a> {
         for slot in 0..self.plan.threads {
             sum.add(&self.tally(slot));
         }
+        sum.cut_short(Duration::from_nanos(
+            self.progress.cut_at.load(Ordering::Relaxed),
+        ));
         sum
     }
 
@@ -173,6 +196,12 @@ impl<'a> Run<'a> {
             // Only one of all counts to the end.
             self.all_made.get_or_init(|| now);
         }
+    }
+
+    /// A connection that was meant to begin at this time since the start never will.
+    pub(crate) fn cut_short(&self, since: Duration) {
+        let since = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX);
+        self.progress.cut_at.fetch_min(since, Ordering::Relaxed);
     }
 
     /// Whether no more connections shall begin.
@@ -226,16 +255,20 @@ impl<'a> Run<'a> {
         {
             return None;
         }
-        self.progress
-            .begun
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |begun| {
-                self.plan
-                    .connections
-                    .is_none_or(|connections| begun < connections)
-                    .then(|| begun.checked_add(1))
-                    .flatten()
-            })
-            .ok()
+        let next =
+            self.progress
+                .begun
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |begun| {
+                    self.plan
+                        .connections
+                        .is_none_or(|connections| begun < connections)
+                        .then(|| begun.checked_add(1))
+                        .flatten()
+                });
+        if next.is_err() {
+            self.cut_short(now.saturating_duration_since(self.began));
+        }
+        next.ok()
     }
 }
 

@@ -27,6 +27,7 @@ use super::measure::Tally;
 use super::outcome::{Failure, Outcome, Stage};
 use super::pacer::Pacer;
 use super::run::Run;
+use super::socket::Inbox;
 
 /// What a worker's connections need of it.
 #[derive(Debug)]
@@ -38,7 +39,7 @@ pub(crate) struct Hands<'a> {
     pub(crate) sessions: Vec<Option<Session>>,
     /// The first hello to each target, for a flood.
     hellos: Vec<Option<Vec<u8>>>,
-    pub(crate) datagram: Vec<u8>,
+    pub(crate) inbox: Inbox,
     pub(crate) answer: Vec<u8>,
     pub(crate) message: Vec<u8>,
     pub(crate) scratch: Vec<u8>,
@@ -147,7 +148,7 @@ impl<'a> Worker<'a> {
                 stats: Arc::default(),
                 sessions: vec![None; run.targets.len()],
                 hellos: vec![None; run.targets.len()],
-                datagram: vec![0; 1 << 16],
+                inbox: Inbox::new(),
                 answer: vec![0; 1 << 14],
                 message: vec![0; plan.size.into()],
                 scratch: vec![0; plan.size.into()],
@@ -275,12 +276,14 @@ impl<'a> Worker<'a> {
         if let Arrivals::Open { pacer, next, .. } = &mut self.arrivals {
             *next = pacer.next().and_then(|(number, since)| {
                 let number = u32::try_from(number).ok()?;
-                let inside = run
-                    .plan
-                    .connections
-                    .is_none_or(|connections| number < connections)
-                    && run.plan.duration.is_none_or(|duration| since < duration);
-                inside.then(|| (number, run.began + since))
+                if run.plan.duration.is_some_and(|duration| since >= duration) {
+                    return None;
+                }
+                if run.plan.connections.is_some_and(|most| number >= most) {
+                    run.cut_short(since);
+                    return None;
+                }
+                Some((number, run.began + since))
             });
         }
     }
@@ -435,6 +438,14 @@ impl<'a> Worker<'a> {
 
     /// Ends all connections, in order; where nobody listens, as failures that say so.
     fn end_early(&mut self, at: Instant) {
+        let run = self.hands.run;
+        let left_out = match &self.arrivals {
+            Arrivals::Open { next, .. } => next.map(|(_, intended)| intended),
+            Arrivals::Closed { exhausted, .. } => (!exhausted).then_some(at),
+        };
+        if let Some(intended) = left_out {
+            run.cut_short(intended.saturating_duration_since(run.began));
+        }
         let nobody = self.hands.run.progress.nobody.load(Ordering::Relaxed);
         for place in 0..self.places.len() {
             self.touch(place, |attempt, hands| {

@@ -171,6 +171,16 @@ pub(crate) fn stdout(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
+/// Waits for something that will be so soon.
+#[track_caller]
+pub(crate) fn wait_until(is_so: impl Fn() -> bool) {
+    let deadline = now() + PATIENCE;
+    while !is_so() {
+        assert!(now() < deadline, "it never came to be so");
+        thread::park_timeout(Duration::from_millis(5));
+    }
+}
+
 /// The program said no with this exit code, in one line on standard error that has all `words`.
 #[track_caller]
 pub(crate) fn assert_refused(output: &Output, code: i32, words: &[&str]) {

@@ -1,11 +1,11 @@
 //! What all connections together did: counts, and latencies by phase. A worker adds to its own; the
 //! report reads the sum.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Index, IndexMut};
 use std::time::Duration;
 
-use dtls::HandshakeCost;
+use dtls::{HandshakeCost, HandshakeInfo};
 use serde::{Deserialize, Serialize};
 use strum::{EnumCount, EnumIter, IntoEnumIterator, IntoStaticStr};
 
@@ -110,6 +110,8 @@ pub(crate) struct Tally {
     pub(crate) icmp_errors: u64,
     /// Datagrams that the kernel would not take.
     pub(crate) unsent: u64,
+    /// Datagrams that came and for which our sockets had no room.
+    pub(crate) dropped: u64,
     /// Connections from a port that an earlier one of this run had.
     pub(crate) ports_reused: u64,
     /// Time of the processor that the workers took.
@@ -122,6 +124,30 @@ pub(crate) struct Tally {
     latencies: Vec<Latency>,
     pub(crate) windows: Vec<Window>,
     pub(crate) failures: BTreeMap<Failure, u64>,
+    /// What handshakes have led to, from a sample of them.
+    pub(crate) agreed: BTreeSet<Agreed>,
+}
+
+/// What both ends agreed on.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct Agreed {
+    pub(crate) version: String,
+    pub(crate) cipher: String,
+    pub(crate) group: Option<String>,
+    pub(crate) alpn: Option<String>,
+}
+
+impl Agreed {
+    /// In a complete handshake.
+    pub(crate) fn of(info: &HandshakeInfo) -> Self {
+        let alpn = info.alpn.as_deref();
+        Self {
+            version: info.version.to_owned(),
+            cipher: info.cipher.to_owned(),
+            group: info.group.map(str::to_owned),
+            alpn: alpn.map(|name| String::from_utf8_lossy(name).into_owned()),
+        }
+    }
 }
 
 impl Tally {
@@ -138,6 +164,7 @@ impl Tally {
             cookies: 0,
             icmp_errors: 0,
             unsent: 0,
+            dropped: 0,
             ports_reused: 0,
             processor: Duration::ZERO,
             busiest: 0.0,
@@ -149,6 +176,7 @@ impl Tally {
                 .map(|n| Window::new(edge(n), edge(n + 1)))
                 .collect(),
             failures: BTreeMap::new(),
+            agreed: BTreeSet::new(),
         }
     }
 
@@ -156,7 +184,12 @@ impl Tally {
     pub(crate) fn count(&mut self, outcome: Outcome, window: usize) {
         match outcome {
             Outcome::Completed => self.completed += 1,
-            Outcome::Interrupted => self.interrupted += 1,
+            Outcome::Interrupted => {
+                self.interrupted += 1;
+                if let Some(window) = self.windows.get_mut(window) {
+                    window.cut_short = true;
+                }
+            }
             Outcome::Failed(failure) => {
                 self.failed += 1;
                 if let Some(window) = self.windows.get_mut(window) {
@@ -164,6 +197,16 @@ impl Tally {
                 }
                 *self.failures.entry(failure).or_default() += 1;
             }
+        }
+    }
+
+    /// Connections that were meant to begin from then on, since the start of the run, have not.
+    pub(crate) fn cut_short(&mut self, from: Duration) {
+        let from = from.as_secs_f64() * 1e3;
+        for window in &mut self.windows {
+            // Lengths are rounded: what is missing for that changes no rate.
+            let nearly = window.to_ms - (window.to_ms - window.from_ms) / 1e3;
+            window.cut_short |= nearly > from;
         }
     }
 
@@ -178,6 +221,7 @@ impl Tally {
         self.cookies += other.cookies;
         self.icmp_errors += other.icmp_errors;
         self.unsent += other.unsent;
+        self.dropped += other.dropped;
         self.ports_reused += other.ports_reused;
         self.processor += other.processor;
         self.busiest = self.busiest.max(other.busiest);
@@ -187,14 +231,20 @@ impl Tally {
         for phase in Phase::iter() {
             self[phase].add(&other[phase]);
         }
+        let both = self.windows.len().min(other.windows.len());
         for (window, other) in self.windows.iter_mut().zip(&other.windows) {
             window.add(other);
         }
-        let more = other.windows.iter().skip(self.windows.len()).cloned();
+        let more = other.windows.iter().skip(both).cloned();
         self.windows.extend(more);
+        // Of these one of the two knows nothing.
+        for window in &mut self.windows[both..] {
+            window.cut_short = true;
+        }
         for (failure, count) in &other.failures {
             *self.failures.entry(failure.clone()).or_default() += count;
         }
+        self.agreed.extend(other.agreed.iter().cloned());
     }
 }
 

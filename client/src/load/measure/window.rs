@@ -14,6 +14,9 @@ pub(crate) struct Window {
     pub(crate) begun: u64,
     /// Of those: that have failed at any stage.
     pub(crate) failed: u64,
+    /// Whether the run ended before all that were meant to begin in it had begun, or stopped some of
+    /// them: then it says nothing about its rate.
+    pub(crate) cut_short: bool,
     /// From the intended start to the end of the handshake (half-open, flood: to the cookie).
     pub(crate) latency: Latency,
 }
@@ -26,11 +29,12 @@ impl Window {
             to_ms,
             begun: 0,
             failed: 0,
+            cut_short: false,
             latency: Latency::coarse(),
         }
     }
 
-    /// Connections a second that were meant to begin.
+    /// Connections a second that were meant to begin; fewer where it was cut short.
     #[expect(clippy::cast_precision_loss, reason = "a rate needs no more digits")]
     pub(crate) fn rate(&self) -> f64 {
         self.begun as f64 / ((self.to_ms - self.from_ms) / 1e3)
@@ -40,6 +44,7 @@ impl Window {
     pub(crate) fn add(&mut self, other: &Self) {
         self.begun += other.begun;
         self.failed += other.failed;
+        self.cut_short |= other.cut_short;
         self.latency.add(&other.latency);
     }
 }

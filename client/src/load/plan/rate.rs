@@ -131,6 +131,36 @@ impl Rate {
         }
     }
 
+    /// Both at once, where that is a rate of the same kind.
+    pub(crate) fn plus(&self, other: &Self) -> Option<Self> {
+        match (self, other) {
+            (Self::Constant(a), Self::Constant(b)) => Some(Self::Constant(a + b)),
+            (
+                Self::Ramp { from, to, over },
+                Self::Ramp {
+                    from: from_b,
+                    to: to_b,
+                    over: over_b,
+                },
+            ) if over == over_b => Some(Self::Ramp {
+                from: from + from_b,
+                to: to + to_b,
+                over: *over,
+            }),
+            (
+                Self::Steps { rates, each },
+                Self::Steps {
+                    rates: rates_b,
+                    each: each_b,
+                },
+            ) if each == each_b && rates.len() == rates_b.len() => Some(Self::Steps {
+                rates: rates.iter().zip(rates_b).map(|(a, b)| a + b).collect(),
+                each: *each,
+            }),
+            _ => None,
+        }
+    }
+
     /// How long it lasts, if it says so itself.
     pub(crate) fn duration(&self) -> Option<Duration> {
         match self {
@@ -235,6 +265,20 @@ mod tests {
         ] {
             let error = bad.parse::<Rate>().unwrap_err().to_string();
             assert!(error.contains(words), "{bad}: {error}");
+        }
+    }
+
+    #[test]
+    fn rates_of_the_same_kind_add_up_and_others_do_not() {
+        for (a, b, both) in [
+            ("10", "5.5", Some("15.5")),
+            ("10..20/3s", "1..2/3s", Some("11..22/3s")),
+            ("1,2/1s", "10,20/1s", Some("11,22/1s")),
+            ("10..20/3s", "1..2/4s", None),
+            ("1,2/1s", "1,2,3/1s", None),
+            ("1", "1..2/1s", None),
+        ] {
+            assert_eq!(rate(a).plus(&rate(b)), both.map(rate), "{a} and {b}");
         }
     }
 

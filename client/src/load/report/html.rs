@@ -3,6 +3,7 @@
 
 mod chart;
 
+use serde_json::Value;
 use strum::IntoEnumIterator;
 
 use super::text::{self, duration};
@@ -173,7 +174,10 @@ fn charts(body: &mut String, report: &Report) {
         x: "intended start (s)",
         y: "a second",
         series: vec![
-            Series::new("meant to begin", over_time(|window| Some(window.rate))),
+            Series::new(
+                "meant to begin",
+                over_time(|window| (!window.window.cut_short).then_some(window.rate)),
+            ),
             Series::new(
                 "failed",
                 over_time(|window| {
@@ -234,12 +238,17 @@ fn set_up(body: &mut String, report: &Report) {
     };
     row("target", &report.target);
     row("address", &report.peer);
+    for agreed in &report.agreed {
+        row("agreed on", &text::agreed_words(agreed));
+    }
     // The plan as it stands in the JSON report: nothing is left out.
-    if let Ok(serde_json::Value::Object(plan)) = serde_json::to_value(&report.plan) {
+    if let Ok(Value::Object(plan)) = serde_json::to_value(&report.plan) {
         for (name, value) in plan.iter().filter(|(_, value)| !value.is_null()) {
-            let value = value
-                .as_str()
-                .map_or_else(|| value.to_string(), str::to_owned);
+            let value = match value {
+                Value::String(text) => text.clone(),
+                Value::Array(names) if names.is_empty() => "default".to_owned(),
+                other => other.to_string(),
+            };
             row(&name.replace('_', " ").replace(" ms", " (ms)"), &value);
         }
     }

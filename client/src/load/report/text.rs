@@ -9,7 +9,7 @@ use strum::IntoEnumIterator;
 use super::{Consumption, Knee, Percentiles, Report};
 use crate::cli::Mode;
 use crate::load::doubts::Kind;
-use crate::load::measure::{Phase, Wire};
+use crate::load::measure::{Agreed, Phase, Wire};
 use crate::load::plan::humane;
 use crate::load::run::Stopped;
 
@@ -136,6 +136,9 @@ fn totals(out: &mut impl Write, report: &Report) -> io::Result<()> {
             (report.retransmissions, "flights sent again", false),
         ],
     )?;
+    for agreed in &report.agreed {
+        writeln!(out, "{:<12} {}", "agreed on", agreed_words(agreed))?;
+    }
     if plan.mix.has(Mode::HalfOpen) || plan.mix.has(Mode::HelloFlood) {
         counts(out, "cookies", &[(report.cookies, "received", false)])?;
     }
@@ -191,6 +194,15 @@ fn totals(out: &mut impl Write, report: &Report) -> io::Result<()> {
     Ok(())
 }
 
+/// What handshakes agreed on.
+pub(super) fn agreed_words(agreed: &Agreed) -> String {
+    let mut text = format!("{}, {}", agreed.version, agreed.cipher);
+    for part in [&agreed.group, &agreed.alpn].into_iter().flatten() {
+        text.push_str(&format!(", {}", part.escape_debug()));
+    }
+    text
+}
+
 /// What one handshake takes on the wire.
 #[expect(clippy::cast_precision_loss, reason = "a mean needs no more digits")]
 fn wire(out: &mut impl Write, name: &str, wire: &Wire) -> io::Result<()> {
@@ -237,9 +249,11 @@ pub(super) fn knee_words(knee: &Knee, report: &Report) -> String {
         (Some(rate), Some(p99)) => {
             format!("{rate:.0} connections a second with p99 {}", duration(p99))
         }
+        _ if knee.limit.is_none() => "none found".to_owned(),
         _ => "none: not even the lowest rate was good".to_owned(),
     };
     let limit = match &knee.limit {
+        None if knee.cut_short => "; the run ended before the next could be judged".to_owned(),
         None => format!("; all were good, so it lies higher (bound {bound})"),
         Some(limit) if limit.failed > 0 => {
             format!("; at {:.0} a second {} failed", limit.rate, limit.failed)
@@ -263,11 +277,20 @@ fn rates(out: &mut impl Write, report: &Report) -> io::Result<()> {
         "\n{HEAD}{:>10} {:>8} {:>8} {:>9} {:>9} {:>9}{HEAD:#}",
         "rate", "begun", "failed", "p50", "p99", "max"
     )?;
-    for window in &report.windows {
+    for window in report
+        .windows
+        .iter()
+        .filter(|window| window.window.begun > 0)
+    {
+        let cut = if window.window.cut_short {
+            "  cut short"
+        } else {
+            ""
+        };
         let time = |milliseconds: Option<f64>| milliseconds.map_or("-".to_owned(), duration);
         writeln!(
             out,
-            "{:>8.0}/s {:>8} {:>8} {:>9} {:>9} {:>9}",
+            "{:>8.0}/s {:>8} {:>8} {:>9} {:>9} {:>9}{cut}",
             window.rate,
             window.window.begun,
             window.window.failed,
