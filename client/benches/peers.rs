@@ -4,17 +4,15 @@
 //! `make bench-peers` runs it. A peer that is not installed is named and left out; a peer that serves
 //! one client at a time is shown as such, not as slow.
 
-use std::error::Error;
+mod common;
+
 use std::fs::File;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
 
+use common::{Failure, Running, wait_until_bound};
 use dtls_certs::{File as PkiFile, PkiFiles, Profile, TestPki};
 use serde_json::Value;
-
-type Failure = Box<dyn Error>;
 
 /// Clients at once.
 const AT_ONCE: [u32; 3] = [1, 16, 64];
@@ -120,17 +118,6 @@ fn coap_server(command: &mut Command, port: u16, pki: &PkiFiles) {
     command.args(["-A", "127.0.0.1", "-p", &port.to_string(), "-n"]);
     command.arg("-c").arg(pki.chain(Profile::SERVER));
     command.arg("-j").arg(pki.key(Profile::SERVER));
-}
-
-/// A process that ends with the measurement.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        drop(self.0.kill());
-        drop(self.0.wait());
-    }
 }
 
 fn main() -> Result<(), Failure> {
@@ -255,26 +242,4 @@ fn measure(
         .stderr(Stdio::null())
         .output()?;
     Ok(Some(serde_json::from_slice(&output.stdout)?))
-}
-
-fn wait_until_bound(port: u16) -> Result<(), Failure> {
-    let give_up = now() + Duration::from_secs(10);
-    loop {
-        let sockets = procfs::net::udp()?.into_iter().chain(procfs::net::udp6()?);
-        if sockets
-            .into_iter()
-            .any(|socket| socket.local_address.port() == port)
-        {
-            return Ok(());
-        }
-        if now() > give_up {
-            return Err(format!("nothing listens on port {port}").into());
-        }
-        thread::park_timeout(Duration::from_millis(20));
-    }
-}
-
-#[expect(clippy::disallowed_methods, reason = "bounds a loop of the benchmark")]
-fn now() -> Instant {
-    Instant::now()
 }
