@@ -69,7 +69,8 @@ fn connect(args: &ConnectArgs, output: &mut Output) -> Result<(), ConnectFailure
     let addresses = args.target.resolve()?;
     let interrupt = Interrupt::install(addresses.len())?;
     let name = setup::server_name(&args.server, &args.target);
-    let mut stream = dial::dial(&config, name, &addresses, &interrupt)?;
+    let waiting = |unreachable| output.waiting(&addresses, unreachable, &args.server);
+    let mut stream = dial::dial(&config, name, &addresses, &interrupt, waiting)?;
     // By the name that was asked for, which is what stands in the known-peers file.
     let server = Target {
         host: name.to_owned(),

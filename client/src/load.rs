@@ -205,7 +205,7 @@ fn load(args: &LoadArgs) -> Result<Report, LoadError> {
     work(&run, &mut watch)?;
     let took = now().saturating_duration_since(began);
     watch.live.finish();
-    watch.look(&run);
+    watch.observe();
 
     let tally = run.sum();
     let by_the_clock = started_at.elapsed().unwrap_or_default();
@@ -360,11 +360,15 @@ struct Watch {
 
 impl Watch {
     fn look(&mut self, run: &Run<'_>) {
+        self.observe();
+        self.live.show(run);
+    }
+
+    fn observe(&mut self) {
         self.client.see(system::own_usage());
         if let Some(pid) = self.pid {
             self.server.see(system::usage_of(pid).ok());
         }
-        self.live.show(run);
     }
 }
 

@@ -334,7 +334,8 @@ fn a_source_that_is_not_ours_fails_with_the_systems_reason() {
     let output = run(&[&["load", &target, "--ca", &ca()], &args[..]].concat());
     assert_eq!(output.status.code(), Some(1));
     assert!(
-        stderr(&output).contains("at the stage socket"),
+        stderr(&output).contains("at the stage socket")
+            && stderr(&output).contains("--source must name"),
         "{}",
         stderr(&output)
     );

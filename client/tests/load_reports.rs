@@ -220,7 +220,7 @@ fn runs_one_after_another_are_repetitions_and_other_plans_are_refused() {
 fn a_run_through_a_slower_network_is_worse_and_the_same_run_is_not() {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::echo();
-    let slow = Network::start(server.address, |_| Fate::After(Duration::from_millis(30)));
+    let slow = Network::start(server.address, |_| Fate::After(Duration::from_millis(250)));
     let args = ["--rate", "60", "--connections", "60", "--messages", "1"];
     let (a, b) = (load(server.address, &args).0, load(slow.address, &args).0);
     let [a, b] = [

@@ -5,6 +5,7 @@
 //! The main thread waits; a thread per address shakes hands.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -15,10 +16,14 @@ use dtls::{
 
 use crate::advice::advice;
 use crate::cli::{ENVIRONMENT, FAILED, USAGE};
+use crate::clock::now;
 use crate::interrupt::Interrupt;
 
 /// Over the next address. RFC 8305 §5 recommends 250 ms; a handshake has two round trips.
 const HEAD_START: Duration = Duration::from_millis(300);
+
+/// A person wants to know then what goes on.
+const LONG: Duration = Duration::from_secs(2);
 
 /// Why no address gave a connection.
 #[derive(Debug, thiserror::Error)]
@@ -38,7 +43,7 @@ impl DialError {
             peer,
             error,
             silent: stats.get(Counter::DatagramsReceived) == 0,
-            unreachable: stats.get(Counter::IcmpOnReceive) + stats.get(Counter::IcmpOnSend) > 0,
+            unreachable: is_unreachable(stats),
         }
     }
 
@@ -62,21 +67,32 @@ impl DialError {
     }
 }
 
-/// Connects to the first address that answers.
+/// Whether ICMP said so.
+fn is_unreachable(stats: &Stats) -> bool {
+    stats.get(Counter::IcmpOnReceive) + stats.get(Counter::IcmpOnSend) > 0
+}
+
+/// Connects to the first address that answers. `waiting` is called once if that takes long, with
+/// whether the network calls an address unreachable.
 pub(crate) fn dial(
     config: &ClientConfig,
     name: &str,
     addresses: &[SocketAddr],
     interrupt: &Interrupt,
+    waiting: impl FnOnce(bool),
 ) -> Result<DtlsStream, DialError> {
+    let long = now() + LONG;
+    let mut waiting = Some(waiting);
+    let mut counters: Vec<Arc<Stats>> = Vec::new();
     thread::scope(|scope| {
         let (sender, outcomes) = crossbeam_channel::unbounded();
         let mut running: Vec<(usize, StreamHandle)> = Vec::new();
-        let mut start = |slot: usize| {
+        let mut start = |slot: usize, counters: &mut Vec<Arc<Stats>>| {
             let peer = addresses[slot];
             // A connector each: its counters then tell of this address alone.
             let connector = DtlsConnector::new(config.clone());
             let stats = connector.stats();
+            counters.push(Arc::clone(&stats));
             let sender = sender.clone();
             match connector.prepare(name, peer, None) {
                 Ok(outgoing) => {
@@ -95,15 +111,23 @@ pub(crate) fn dial(
                 }
             }
         };
-        start(0);
+        start(0, &mut counters);
         let (mut started, mut ended) = (1, 0);
         let mut first_error = None;
         let (winner, decided) = loop {
-            let wait = if started < addresses.len() {
+            let mut wait = if started < addresses.len() {
                 HEAD_START
             } else {
                 Duration::MAX
             };
+            let left = long.saturating_duration_since(now());
+            if left.is_zero() {
+                if let Some(waiting) = waiting.take() {
+                    waiting(counters.iter().any(|stats| is_unreachable(stats)));
+                }
+            } else {
+                wait = wait.min(left);
+            }
             match outcomes.recv_timeout(wait) {
                 Ok((slot, Err(error))) if error.is_no_answer() => {
                     ended += 1;
@@ -118,7 +142,7 @@ pub(crate) fn dial(
                 Err(_) => {}
             }
             if started < addresses.len() {
-                start(started);
+                start(started, &mut counters);
                 started += 1;
             }
         };

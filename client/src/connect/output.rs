@@ -2,6 +2,7 @@
 //! for programs one JSON object a line on standard output. Main thread.
 
 use std::io::{self, IsTerminal, Write};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use dtls::{CertificateInfo, DtlsStream, Fingerprint, HandshakeInfo, KnownPeers, Liveness};
@@ -287,6 +288,24 @@ impl Output {
         let mut line = serde_json::to_string(event)?;
         line.push('\n');
         io::stdout().write_all(line.as_bytes())
+    }
+
+    /// Tells a person at a terminal that no address has answered for a while.
+    pub(crate) fn waiting(&self, addresses: &[SocketAddr], unreachable: bool, args: &ServerArgs) {
+        if self.format != Format::Text || !io::stderr().is_terminal() {
+            return;
+        }
+        let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+        let hint = if unreachable {
+            "; the network says that nothing listens there (ICMP)"
+        } else {
+            ""
+        };
+        eprintln!(
+            "no answer yet from {}{hint}; trying for {} in all (--handshake-timeout)",
+            addresses.join(", "),
+            humantime::format_duration(args.handshake_timeout)
+        );
     }
 
     /// Tells what the handshake agreed on.

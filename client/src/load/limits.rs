@@ -11,8 +11,9 @@ use crate::cli::Mode;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LimitError {
     #[error(
-        "{flag} {wanted} needs {needed} descriptors, this process may have {limit}: lower it, or \
-         raise the limit (ulimit -Hn)"
+        "{flag} {wanted} needs {needed} descriptors, the limit is {limit}; raise it (ulimit -Hn \
+         {needed}, or LimitNOFILE={needed} in a systemd unit) or ask for {} at most",
+        limit.saturating_sub(needed - u64::from(*wanted))
     )]
     Descriptors {
         flag: &'static str,

@@ -57,9 +57,10 @@ impl Live {
             };
             Terminal {
                 bar: line("{elapsed_precise} {wide_bar:.cyan/blue} {msg}"),
-                counts: line("  {msg}"),
-                latencies: line("  {msg}"),
-                trend: line("  {msg:.green}"),
+                // Cut off where the terminal ends, or the lines could not be drawn anew.
+                counts: line("  now      {wide_msg}"),
+                latencies: line("  latency  {wide_msg}"),
+                trend: line("  trend    {wide_msg}"),
                 _all: all,
             }
         });
@@ -84,7 +85,13 @@ impl Live {
         .map(|count| count.load(Ordering::Relaxed));
         let rate = self.follow(at, made);
         let open = begun.saturating_sub(ended);
-        let counts = format!("{made} made, {open} open, {failed} failed, {rate}/s");
+        let since = at.saturating_duration_since(run.began);
+        let asked = run.plan.rate.as_ref().map_or(String::new(), |asked| {
+            let last_second = asked.area(since) - asked.area(since.saturating_sub(SECOND));
+            format!(" (begun at {last_second:.0}/s)")
+        });
+        let counts =
+            format!("{rate} handshakes/s{asked}, {made} made, {open} open, {failed} failed");
         if let Some(terminal) = &self.terminal {
             let (position, length, of) = match (run.plan.connections, run.plan.duration) {
                 (Some(connections), _) => {
@@ -107,13 +114,9 @@ impl Live {
             terminal.bar.set_message(of);
             terminal.counts.set_message(counts);
             terminal.latencies.set_message(latencies(run));
-            terminal.trend.set_message(sparkline(&self.rates));
+            terminal.trend.set_message(trend(&self.rates));
         } else if self.next_line.is_some_and(|due| due <= at) {
-            eprintln!(
-                "{:>4} s: {counts}; {}",
-                at.saturating_duration_since(run.began).as_secs(),
-                latencies(run)
-            );
+            eprintln!("{:>4} s: {counts}; {}", since.as_secs(), latencies(run));
             self.next_line = Some(at + LINE_EVERY);
         }
         // A short run needs no line.
@@ -174,6 +177,12 @@ fn latencies(run: &Run<'_>) -> String {
     } else {
         parts.join(" · ")
     }
+}
+
+/// Handshakes in each of the last seconds.
+fn trend(rates: &VecDeque<u64>) -> String {
+    let most = rates.iter().copied().max().unwrap_or(0);
+    format!("{}  handshakes/s, at most {most}", sparkline(rates))
 }
 
 /// A character for each number, the highest one full.

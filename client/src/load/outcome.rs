@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::advice::advice;
 
+const EADDRINUSE: i32 = Errno::EADDRINUSE as i32;
 const EADDRNOTAVAIL: i32 = Errno::EADDRNOTAVAIL as i32;
 const EMFILE: i32 = Errno::EMFILE as i32;
 
@@ -92,10 +93,12 @@ impl Outcome {
     /// Of a connection without a socket.
     pub(crate) fn no_socket(error: &io::Error) -> Self {
         let advice = match error.raw_os_error() {
-            Some(EADDRNOTAVAIL) => {
+            // Of a socket that leaves the port to the system.
+            Some(EADDRINUSE) => {
                 "; no port is left: send from more addresses with --source, or widen \
                  net.ipv4.ip_local_port_range"
             }
+            Some(EADDRNOTAVAIL) => "; --source must name addresses of this host",
             Some(EMFILE) => "; raise the limit on descriptors (ulimit -n)",
             _ => "",
         };

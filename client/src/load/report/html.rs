@@ -143,7 +143,7 @@ fn charts(body: &mut String, report: &Report) {
     let distribution = Chart {
         title: "Latency: part of all that took at most so long",
         x: "latency (ms)",
-        y: "part",
+        y: "part of all (%)",
         series: lines(|report, phase| {
             let latency = report.histogram(phase).into_iter();
             latency.flat_map(|latency| latency.steps()).collect()
@@ -172,7 +172,7 @@ fn charts(body: &mut String, report: &Report) {
     let rates = Chart {
         title: "Connections over time",
         x: "intended start (s)",
-        y: "a second",
+        y: "connections a second",
         series: vec![
             Series::new(
                 "meant to begin",
@@ -189,9 +189,9 @@ fn charts(body: &mut String, report: &Report) {
         ],
     };
     let latency = Chart {
-        title: "Latency over time",
+        title: "Latency over time, from the intended start to the end of the handshake",
         x: "intended start (s)",
-        y: "from the intended start (ms)",
+        y: "latency (ms)",
         series: vec![
             Series::new("p50", over_time(|window| window.p50_ms)),
             Series::new("p99", over_time(|window| window.p99_ms)),

@@ -1,7 +1,7 @@
 //! Line charts as SVG. Pure.
 //!
-//! Ink, grid and ground are drawn in three colours that nothing else has, which the page's style
-//! sheet replaces by those of the reader's scheme; the lines' colours suit both.
+//! Ink and grid are drawn in two colours that nothing else has, which the page's style sheet
+//! replaces by those of the reader's scheme; the lines' colours suit both.
 
 use std::ops::Range;
 
@@ -11,7 +11,6 @@ use plotters::prelude::*;
 
 const INK: RGBColor = RGBColor(1, 1, 1);
 const GRID: RGBColor = RGBColor(2, 2, 2);
-const GROUND: RGBColor = RGBColor(3, 3, 3);
 
 /// Told apart by readers with any colour vision (Okabe and Ito), on light and on dark.
 const LINES: [RGBColor; 7] = [
@@ -24,12 +23,16 @@ const LINES: [RGBColor; 7] = [
     RGBColor(150, 140, 60),
 ];
 
-const SIZE: (u32, u32) = (640, 360);
+const SIZE: (u32, u32) = (640, 380);
 
-/// Where the legend is in no line's way: above, where room is left for it; or below on the right,
-/// where nothing lies that only rises.
-const ABOVE: SeriesLabelPosition = SeriesLabelPosition::UpperLeft;
-const BELOW: SeriesLabelPosition = SeriesLabelPosition::LowerRight;
+/// Title and legend, which are in no line's way there.
+const HEAD: i32 = 50;
+
+/// Left of the plot: the second axis.
+const LEFT: i32 = 64;
+
+/// Of a letter of the legend, about.
+const LETTER: i32 = 7;
 
 /// More points than pixels are of no use.
 const MOST_POINTS: usize = 400;
@@ -69,27 +72,26 @@ impl Chart {
     /// Both axes even, the second from 0.
     pub(super) fn linear(&self) -> Option<String> {
         let (x, y) = self.extent()?;
-        self.draw(x, 0.0..y.end * 1.4, &plain, &plain, ABOVE)
+        self.draw(x, 0.0..y.end * 1.05, &plain, &plain)
     }
 
     /// The first axis by factors, the second from 0 to 1.
     pub(super) fn logarithmic_x(&self) -> Option<String> {
         let (x, _) = self.extent()?;
-        self.draw(factors(&x).log_scale(), 0.0..1.05, &plain, &part, BELOW)
+        self.draw(factors(&x).log_scale(), 0.0..1.05, &plain, &part)
     }
 
     /// The second axis by factors.
     pub(super) fn logarithmic_y(&self) -> Option<String> {
         let (x, y) = self.extent()?;
-        let y = y.start..y.end * 10.0;
-        self.draw(x, factors(&y).log_scale(), &plain, &plain, ABOVE)
+        self.draw(x, factors(&y).log_scale(), &plain, &plain)
     }
 
     /// The first axis by distance from 100 %, the second by factors.
     pub(super) fn by_percentile(&self) -> Option<String> {
         let (x, y) = self.extent()?;
         let x = (1.0..x.end.max(10.0)).log_scale();
-        self.draw(x, factors(&y).log_scale(), &percentile, &plain, BELOW)
+        self.draw(x, factors(&y).log_scale(), &percentile, &plain)
     }
 
     /// The least and the most on each axis, if there is anything to draw.
@@ -114,7 +116,6 @@ impl Chart {
         y: Y,
         x_label: &dyn Fn(&f64) -> String,
         y_label: &dyn Fn(&f64) -> String,
-        legend: SeriesLabelPosition,
     ) -> Option<String>
     where
         X: AsRangedCoord<Value = f64>,
@@ -125,7 +126,7 @@ impl Chart {
         let mut svg = String::new();
         let area = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
         // A chart that cannot be drawn is left out: the numbers stand in the tables.
-        self.draw_on(&area, x, y, x_label, y_label, legend).ok()?;
+        self.draw_on(&area, x, y, x_label, y_label).ok()?;
         drop(area);
         // Its own size would not let it shrink.
         let size = format!("width=\"{}\" height=\"{}\" ", SIZE.0, SIZE.1);
@@ -139,7 +140,6 @@ impl Chart {
         y: Y,
         x_label: &dyn Fn(&f64) -> String,
         y_label: &dyn Fn(&f64) -> String,
-        legend: SeriesLabelPosition,
     ) -> Result<(), DrawingAreaErrorKind<<SVGBackend<'a> as DrawingBackend>::ErrorType>>
     where
         X: AsRangedCoord<Value = f64>,
@@ -148,12 +148,20 @@ impl Chart {
         Y::CoordDescType: ValueFormatter<f64>,
     {
         let font = |size: u32| ("sans-serif", size).into_font().color(&INK);
-        let mut chart = ChartBuilder::on(area)
-            .caption(self.title, font(16))
+        let (head, body) = area.split_vertically(HEAD);
+        head.draw_text(self.title, &font(16), (LEFT, 8))?;
+        let mut from = LEFT;
+        for (series, color) in self.series.iter().zip(LINES.iter().cycle()) {
+            let line = [(from, 38), (from + 18, 38)];
+            head.draw(&PathElement::new(line, color.stroke_width(2)))?;
+            head.draw_text(series.name, &font(13), (from + 24, 31))?;
+            from += 44 + LETTER * i32::try_from(series.name.len()).unwrap_or(0);
+        }
+        let mut chart = ChartBuilder::on(&body)
             .margin(8)
             .margin_right(20)
             .x_label_area_size(42)
-            .y_label_area_size(64)
+            .y_label_area_size(LEFT)
             .build_cartesian_2d(x, y)?;
         chart
             .configure_mesh()
@@ -171,18 +179,8 @@ impl Chart {
             .draw()?;
         for (series, color) in self.series.iter().zip(LINES.iter().cycle()) {
             let line = color.stroke_width(2);
-            chart
-                .draw_series(LineSeries::new(series.points.iter().copied(), line))?
-                .label(series.name)
-                .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], line));
+            chart.draw_series(LineSeries::new(series.points.iter().copied(), line))?;
         }
-        chart
-            .configure_series_labels()
-            .position(legend)
-            .background_style(GROUND)
-            .border_style(GRID)
-            .label_font(font(13))
-            .draw()?;
         area.present()
     }
 }
@@ -193,14 +191,19 @@ fn factors(range: &Range<f64>) -> Range<f64> {
     least..(range.end * 1.2).max(least * 10.0)
 }
 
+/// With the digits that it needs.
 fn plain(value: &f64) -> String {
-    match value.abs() {
-        0.0 => "0".to_owned(),
-        small if small < 0.01 => format!("{value:.3}"),
-        small if small < 1.0 => format!("{value:.2}"),
-        middle if middle < 10.0 => format!("{value:.1}"),
-        _ => format!("{value:.0}"),
+    let digits = match value.abs() {
+        small if small < 0.01 => 3,
+        small if small < 1.0 => 2,
+        middle if middle < 10.0 => 1,
+        _ => 0,
+    };
+    let text = format!("{value:.digits$}");
+    if digits == 0 {
+        return text;
     }
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 fn part(value: &f64) -> String {
@@ -249,6 +252,21 @@ mod tests {
         assert!(series.points.len() <= MOST_POINTS + 1);
         assert_eq!(series.points.first(), Some(&(0.0, 1.0)));
         assert_eq!(series.points.last(), Some(&(99_999.0, 1.0)));
+    }
+
+    #[test]
+    fn numbers_on_an_axis_have_no_more_digits_than_they_need() {
+        for (value, text) in [
+            (0.0, "0"),
+            (0.001, "0.001"),
+            (0.1, "0.1"),
+            (1.0, "1"),
+            (2.5, "2.5"),
+            (10.0, "10"),
+            (10_000.0, "10000"),
+        ] {
+            assert_eq!(plain(&value), text);
+        }
     }
 
     #[test]
