@@ -1,17 +1,22 @@
-//! A bounded channel that a thread can wait for together with a socket: `crossbeam-channel` beside
-//! an `eventfd(2)`.
+//! A bounded channel that a thread can wait for together with a socket: a queue beside an
+//! `eventfd(2)`.
+//!
+//! The queue keeps its place for letters while it is in use. A list that grows at one end and shrinks
+//! at the other, as an unbounded channel of `crossbeam-channel` is, would be allocated by the writing
+//! thread and freed by the reading one, whose allocator keeps what it has freed: a few kilobytes more
+//! for each connection, little by little.
 //!
 //! The listener reads from one mailbox (other peers' datagrams that landed on a connected socket,
 //! hellos that a connection found as it ended); each connection reads from one, its inbox: until its
 //! handshake is complete where it has a socket of its own, to its end where it shares one.
 
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender};
 use nix::poll::{PollFd, PollFlags};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::time::TimeSpec;
@@ -31,35 +36,43 @@ impl Letter for Vec<u8> {
 /// What a letter costs beside its bytes, so that many short ones are bounded too.
 const PER_LETTER: usize = 64;
 
+/// Room for so many letters is kept when a rush of them is over.
+const ROOM_KEPT: usize = 16;
+
 /// The writing end; clones share the mailbox.
 #[derive(Debug)]
-pub(crate) struct Post<T> {
-    letters: Sender<T>,
-    shared: Arc<Shared>,
-}
+pub(crate) struct Post<T>(Arc<Shared<T>>);
 
 impl<T> Clone for Post<T> {
     fn clone(&self) -> Self {
-        Self {
-            letters: self.letters.clone(),
-            shared: Arc::clone(&self.shared),
-        }
+        Self(Arc::clone(&self.0))
     }
 }
 
 /// The reading end.
 #[derive(Debug)]
-pub(crate) struct Mailbox<T> {
-    letters: Receiver<T>,
-    shared: Arc<Shared>,
+pub(crate) struct Mailbox<T>(Arc<Shared<T>>);
+
+#[derive(Debug)]
+struct Shared<T> {
+    bell: Arc<Bell>,
+    queue: Mutex<Queue<T>>,
+    capacity: usize,
 }
 
 #[derive(Debug)]
-struct Shared {
-    bell: Arc<Bell>,
-    /// What the letters in it cost.
-    bytes: AtomicUsize,
-    capacity: usize,
+struct Queue<T> {
+    letters: VecDeque<T>,
+    /// What they cost.
+    bytes: usize,
+    /// Nobody reads any more.
+    closed: bool,
+}
+
+impl<T> Shared<T> {
+    fn queue(&self) -> MutexGuard<'_, Queue<T>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Wakes the reader of a mailbox, and lets it wait.
@@ -80,24 +93,17 @@ pub(crate) fn mailbox<T: Letter>(capacity: usize) -> io::Result<(Post<T>, Mailbo
         eventfd: EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?,
         rung: AtomicBool::new(false),
     };
-    // Bounded by bytes: a channel bounded by letters allocates room for all of them at once.
-    let (sender, receiver) = crossbeam_channel::unbounded();
+    let queue = Queue {
+        letters: VecDeque::new(),
+        bytes: 0,
+        closed: false,
+    };
     let shared = Arc::new(Shared {
         bell: Arc::new(bell),
-        bytes: AtomicUsize::new(0),
+        queue: Mutex::new(queue),
         capacity,
     });
-    let post = Post {
-        letters: sender,
-        shared: Arc::clone(&shared),
-    };
-    Ok((
-        post,
-        Mailbox {
-            letters: receiver,
-            shared,
-        },
-    ))
+    Ok((Post(Arc::clone(&shared)), Mailbox(shared)))
 }
 
 impl<T: Letter> Post<T> {
@@ -105,33 +111,40 @@ impl<T: Letter> Post<T> {
     #[must_use]
     pub(crate) fn send(&self, letter: T) -> bool {
         let cost = letter.len() + PER_LETTER;
-        let Shared {
-            bell,
-            bytes,
-            capacity,
-        } = &*self.shared;
-        if bytes.fetch_add(cost, Ordering::Relaxed) + cost > *capacity
-            || self.letters.send(letter).is_err()
-        {
-            bytes.fetch_sub(cost, Ordering::Relaxed);
+        let mut queue = self.0.queue();
+        if queue.closed || queue.bytes + cost > self.0.capacity {
             return false;
         }
-        bell.ring();
+        queue.bytes += cost;
+        queue.letters.push_back(letter);
+        drop(queue);
+        self.0.bell.ring();
         true
     }
 
     /// Wakes the reader without a letter.
     pub(crate) fn ring(&self) {
-        self.shared.bell.ring();
+        self.0.bell.ring();
+    }
+}
+
+impl<T> Drop for Mailbox<T> {
+    fn drop(&mut self) {
+        let mut queue = self.0.queue();
+        queue.closed = true;
+        queue.letters = VecDeque::new();
     }
 }
 
 impl<T: Letter> Mailbox<T> {
     /// The next letter, if there is one.
     pub(crate) fn take(&self) -> Option<T> {
-        let letter = self.letters.try_recv().ok()?;
-        let cost = letter.len() + PER_LETTER;
-        self.shared.bytes.fetch_sub(cost, Ordering::Relaxed);
+        let mut queue = self.0.queue();
+        let letter = queue.letters.pop_front()?;
+        queue.bytes -= letter.len() + PER_LETTER;
+        if queue.letters.is_empty() && queue.letters.capacity() > 2 * ROOM_KEPT {
+            queue.letters.shrink_to(ROOM_KEPT);
+        }
         Some(letter)
     }
 
@@ -139,8 +152,8 @@ impl<T: Letter> Mailbox<T> {
     /// again: whoever stops here to wait for the bell would never hear of them.
     pub(crate) fn take_after_wait(&self) -> Option<T> {
         let letter = self.take();
-        if !self.letters.is_empty() {
-            self.shared.bell.ring();
+        if !self.0.queue().letters.is_empty() {
+            self.0.bell.ring();
         }
         letter
     }
@@ -155,7 +168,7 @@ impl<T: Letter> Mailbox<T> {
         sockets: impl Iterator<Item = BorrowedFd<'s>>,
         timeout: Option<Duration>,
     ) -> io::Result<()> {
-        let mut descriptors = vec![readable(self.shared.bell.as_fd())];
+        let mut descriptors = vec![readable(self.0.bell.as_fd())];
         descriptors.extend(sockets.map(readable));
         self.poll(&mut descriptors, timeout)
     }
@@ -165,14 +178,14 @@ impl<T: Letter> Mailbox<T> {
     /// # Errors
     /// As [`Self::wait`].
     pub(crate) fn wait_for_letter(&self, timeout: Option<Duration>) -> io::Result<()> {
-        self.poll(&mut [readable(self.shared.bell.as_fd())], timeout)
+        self.poll(&mut [readable(self.0.bell.as_fd())], timeout)
     }
 
     fn poll(&self, descriptors: &mut [PollFd<'_>], timeout: Option<Duration>) -> io::Result<()> {
         match nix::poll::ppoll(descriptors, timeout.map(TimeSpec::from_duration), None) {
             Ok(0) | Err(nix::Error::EINTR) => Ok(()),
             Ok(_) => {
-                self.shared.bell.silence();
+                self.0.bell.silence();
                 Ok(())
             }
             Err(error) => Err(error.into()),
@@ -181,7 +194,7 @@ impl<T: Letter> Mailbox<T> {
 
     /// What wakes the reader.
     pub(crate) fn bell(&self) -> &Arc<Bell> {
-        &self.shared.bell
+        &self.0.bell
     }
 }
 
@@ -228,6 +241,32 @@ mod tests {
         assert_eq!(mailbox.take(), Some(vec![7; 1000]));
         assert!(post.send(vec![8; 1000]));
         assert!(!post.send(vec![9; 1000]), "full again");
+    }
+
+    #[test]
+    fn a_rush_leaves_no_more_room_than_is_of_use_and_a_trickle_needs_no_other() {
+        let (post, mailbox) = mailbox::<Vec<u8>>(usize::MAX).unwrap();
+        for _ in 0..500 {
+            assert!(post.send(vec![7]));
+        }
+        while mailbox.take().is_some() {}
+        let room = || mailbox.0.queue().letters.capacity();
+        let kept = room();
+        assert!((1..=2 * ROOM_KEPT).contains(&kept), "{kept}");
+        for _ in 0..500 {
+            assert!(post.send(vec![7]));
+            assert_eq!(mailbox.take(), Some(vec![7]));
+            assert_eq!(room(), kept);
+        }
+    }
+
+    #[test]
+    fn nothing_is_left_for_a_reader_that_is_gone() {
+        let (post, mailbox) = mailbox::<Vec<u8>>(4096).unwrap();
+        assert!(post.send(vec![1]));
+        drop(mailbox);
+        assert!(!post.send(vec![2]));
+        assert!(post.0.queue().letters.is_empty());
     }
 
     #[test]

@@ -15,6 +15,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -29,6 +30,12 @@ use crate::{Failure, now, roomy};
 /// A client's socket is closed after this long without a datagram: longer than the server waits for
 /// a silent client, so that what the server sends last has somewhere to go.
 pub(crate) const FORGOTTEN: Duration = Duration::from_secs(100);
+
+/// Where the relay's sockets are: below those that Linux gives out by itself.
+const PORTS: Range<u16> = 10_007..32_768;
+
+/// Ports that are tried for a client; somebody may have one of them.
+const TRIES: usize = 16;
 
 /// How often idle sockets are looked for.
 const SWEEP: Duration = Duration::from_secs(5);
@@ -211,10 +218,7 @@ impl Work {
             }
             return Some(place);
         }
-        // From many addresses: one alone might run out of ports.
-        self.opened += 1;
-        let [_, _, third, fourth] = (self.opened % 10_000 + 1).to_be_bytes();
-        let socket = UdpSocket::bind((Ipv4Addr::new(127, 2, third, fourth), 0)).ok()?;
+        let socket = (0..TRIES).find_map(|_| self.bind())?;
         socket
             .connect(self.servers[self.opened as usize % self.servers.len()])
             .ok()?;
@@ -235,6 +239,17 @@ impl Work {
         });
         self.places.insert(address, place);
         Some(place)
+    }
+
+    /// A socket towards the server, from many addresses: one alone might run out of ports. Not from
+    /// the ports that the kernel gives out: it would not give these to the server's own sockets
+    /// towards the backend any more, which are bound to no address in particular.
+    fn bind(&mut self) -> Option<UdpSocket> {
+        self.opened = self.opened.wrapping_add(1);
+        let [_, _, third, fourth] = (self.opened % 10_000 + 1).to_be_bytes();
+        let port = u32::from(PORTS.start) + self.opened % u32::from(PORTS.end - PORTS.start);
+        let port = u16::try_from(port).ok()?;
+        UdpSocket::bind((Ipv4Addr::new(127, 2, third, fourth), port)).ok()
     }
 
     fn forget_idle(&mut self, at: Instant) {

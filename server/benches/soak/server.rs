@@ -92,7 +92,10 @@ impl Servers {
         let pki = TestPki::new()?;
         fs::write(folder.join("ca.pem"), pki.ca_pem())?;
         let secret = format!("1:{:016x}{:048x}\n", options.seed, 1);
-        write_private(&folder.join("shared-keys"), &secret)?;
+        let shared_keys = folder.join("shared-keys");
+        // One that is there keeps its mode.
+        fs::remove_file(&shared_keys).unwrap_or_default();
+        write_private(&shared_keys, &secret)?;
         renew(&pki, folder)?;
         let least = options.servers.unwrap_or(1);
         let most = options.servers.unwrap_or(MOST_SERVERS);
