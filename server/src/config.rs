@@ -42,6 +42,7 @@ use crate::{keylog, limits};
 use file::ConfigFile;
 use layers::Layers;
 use listener::{Ready, Surroundings};
+use secrets::Exposed;
 
 pub(crate) use effective::print;
 pub(crate) use file::FileError;
@@ -64,6 +65,8 @@ pub(crate) struct Config {
     pub(crate) drain_timeout: Duration,
     pub(crate) format: Format,
     key_log: Option<(PathBuf, KeyLog)>,
+    /// Secrets that others can read, and of which a warning has been given.
+    exposed: Exposed,
     /// Every file that was read.
     pub(crate) files: Stamps,
 }
@@ -176,7 +179,8 @@ impl Config {
                 ready,
             });
         }
-        secrets::warn_of_readers(layers.iter().map(|layers| &layers.merged));
+        let merged = layers.iter().map(|layers| &layers.merged);
+        let exposed = secrets::warn_of_readers(merged, before.map(|before| &before.exposed));
         let metrics = args
             .server
             .metrics
@@ -192,6 +196,7 @@ impl Config {
             drain_timeout: drain_timeout.map_or(DRAIN_TIMEOUT, |time| time.0),
             format: args.format,
             key_log,
+            exposed,
             files,
         })
     }

@@ -337,3 +337,26 @@ fn what_a_start_would_change_is_told_until_the_file_says_again_what_runs() {
     let told = finished.stderr.matches("takes effect").count();
     assert_eq!(told, 2, "{finished:#?}");
 }
+
+#[test]
+fn a_secret_that_others_can_read_is_warned_of_once_and_not_at_each_reload() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let pki = Pki::new();
+    let (_, key) = pki.files(Profile::SERVER);
+    let expose = |mode| fs::set_permissions(&key, fs::Permissions::from_mode(mode)).unwrap();
+    let listener = "[[listener]]\nlisten = \"127.0.0.1:0\"\ncert = \"server.pem\"\n\
+                    key = \"server.key\"\n";
+    expose(0o604);
+    let mut server = serve(&pki, listener);
+    server.program.signal(Signal::SIGHUP);
+    server.program.wait_for("reloaded for new connections");
+    // Its change is noticed by itself, and said anew when it is undone.
+    for mode in [0o600, 0o604] {
+        expose(mode);
+        server.program.wait_for("server.key has changed");
+    }
+    let finished = server.finish();
+    let warnings = finished.stderr.matches("can be read by everybody").count();
+    assert_eq!(warnings, 2, "{finished:#?}");
+}
