@@ -26,7 +26,7 @@ use crate::verdict::Verdict;
 pub use json::write_json;
 pub use junit::write_junit;
 pub use rules::{BugRow, RuleRow, Tally, Verdicts, bug_rows, rule_rows, write_bugs, write_rules};
-pub use save::{SaveError, save, save_oracle};
+pub use save::{SaveError, save, save_oracle, save_page};
 pub use table::write_table;
 
 /// What a verdict means, given what was expected of these endpoints.

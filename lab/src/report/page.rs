@@ -7,6 +7,7 @@
 mod amplification;
 mod ladder;
 mod logs;
+mod matrix;
 mod oracle;
 mod runs;
 mod timers;

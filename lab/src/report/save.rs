@@ -29,6 +29,15 @@ pub fn save(folder: &Path, report: &Report) -> Result<(), SaveError> {
         write_table(&mut text, report)?;
         out.write_all(&text.into_inner())
     })?;
+    save_page(folder, report)
+}
+
+/// Writes `junit.xml` and `index.html` into the folder that holds the folders of the runs.
+///
+/// # Errors
+///
+/// [`SaveError`] when one of them cannot be written.
+pub fn save_page(folder: &Path, report: &Report) -> Result<(), SaveError> {
     write(folder, "junit.xml", |out| write_junit(out, report))?;
     let oracle = folder.parent().and_then(read_oracle);
     write(folder, "index.html", |out| {

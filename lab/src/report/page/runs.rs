@@ -5,10 +5,10 @@ use std::path::Path;
 
 use super::ladder::Ladder;
 use super::logs::Log;
+use super::matrix::{LEGEND, Matrix, class, severity, sign};
 use super::{duration, implementation};
 use crate::report::table::shortened;
 use crate::report::{Report, Row, Status};
-use crate::scenario::Family;
 
 /// Everything about runs.
 #[derive(Debug)]
@@ -19,10 +19,9 @@ pub(super) struct Runs {
     pub(super) unexpected: Vec<(String, String, String)>,
     /// Class, sign and words.
     pub(super) legend: Vec<(&'static str, &'static str, &'static str)>,
-    /// Servers with the number of clients that each was paired with.
-    pub(super) servers: Vec<(String, usize)>,
-    pub(super) clients: Vec<Column>,
-    pub(super) matrix: Vec<Scenario>,
+    pub(super) matrix: Matrix,
+    /// Further files of the report, in the page's folder.
+    pub(super) files: Vec<&'static str>,
     pub(super) choices: Vec<Choice>,
     pub(super) runs: Vec<Run>,
 }
@@ -32,36 +31,6 @@ pub(super) struct Tile {
     pub(super) number: String,
     pub(super) words: &'static str,
     pub(super) class: &'static str,
-}
-
-#[derive(Debug)]
-pub(super) struct Column {
-    pub(super) name: String,
-    /// Whether a server's group begins here.
-    pub(super) first: bool,
-}
-
-#[derive(Debug)]
-pub(super) struct Scenario {
-    pub(super) scenario: String,
-    pub(super) claim: String,
-    pub(super) cells: Vec<Cell>,
-}
-
-#[derive(Debug)]
-pub(super) struct Cell {
-    pub(super) first: bool,
-    pub(super) badges: Vec<Badge>,
-}
-
-#[derive(Debug)]
-pub(super) struct Badge {
-    pub(super) id: String,
-    pub(super) class: &'static str,
-    pub(super) sign: &'static str,
-    /// 4 or 6, and how many of how many passed where they differ.
-    pub(super) ip: String,
-    pub(super) title: String,
 }
 
 /// One of the lists that filter the runs.
@@ -99,22 +68,6 @@ pub(super) struct Run {
 impl Runs {
     pub(super) fn of(folder: &Path, report: &Report) -> Self {
         let rows = &report.runs;
-        let pairs: BTreeSet<(&str, &str)> = rows.iter().map(pair).collect();
-        let mut servers: Vec<(String, usize)> = Vec::new();
-        let mut clients = Vec::new();
-        for (server, client) in &pairs {
-            let first = servers.last().is_none_or(|(name, _)| name != server);
-            if first {
-                servers.push(((*server).to_owned(), 0));
-            }
-            if let Some((_, width)) = servers.last_mut() {
-                *width += 1;
-            }
-            clients.push(Column {
-                name: (*client).to_owned(),
-                first,
-            });
-        }
         let values = |of: fn(&Row) -> String| rows.iter().map(of).collect();
         Self {
             tiles: tiles(report),
@@ -127,9 +80,11 @@ impl Runs {
             legend: LEGEND
                 .map(|status| (class(status), sign(status), status.word()))
                 .to_vec(),
-            matrix: matrix(rows, &pairs, &clients),
-            servers,
-            clients,
+            matrix: Matrix::of(rows),
+            files: BESIDE
+                .into_iter()
+                .filter(|name| folder.join(name).is_file())
+                .collect(),
             choices: vec![
                 Choice {
                     name: "verdict",
@@ -153,9 +108,14 @@ impl Runs {
     }
 }
 
-fn pair(row: &Row) -> (&str, &str) {
-    (implementation(&row.server), implementation(&row.client))
-}
+/// What a report may have beside its page.
+const BESIDE: [&str; 5] = [
+    "report.json",
+    "matrix.json",
+    "junit.xml",
+    "report.txt",
+    "matrix.txt",
+];
 
 fn name(row: &Row) -> String {
     format!(
@@ -183,116 +143,6 @@ fn tiles(report: &Report) -> Vec<Tile> {
             class: "",
         },
     ]
-}
-
-fn matrix(rows: &[Row], pairs: &BTreeSet<(&str, &str)>, clients: &[Column]) -> Vec<Scenario> {
-    let mut scenarios: BTreeMap<&str, Vec<&Row>> = BTreeMap::new();
-    for row in rows {
-        scenarios.entry(&row.scenario).or_default().push(row);
-    }
-    let line = |(scenario, rows): (&str, Vec<&Row>)| {
-        let cell = |(wanted, column): (&(&str, &str), &Column)| {
-            let mut games: BTreeMap<(Family, &str, &str), Vec<&Row>> = BTreeMap::new();
-            for row in rows.iter().filter(|row| pair(row) == *wanted) {
-                let game = (row.family, row.server.as_str(), row.client.as_str());
-                games.entry(game).or_default().push(row);
-            }
-            Cell {
-                first: column.first,
-                badges: games
-                    .into_values()
-                    .filter_map(|runs| badge(&runs))
-                    .collect(),
-            }
-        };
-        Scenario {
-            scenario: scenario.to_owned(),
-            claim: rows
-                .first()
-                .map_or_else(String::new, |row| row.claim.clone()),
-            cells: pairs.iter().zip(clients).map(cell).collect(),
-        }
-    };
-    scenarios.into_iter().map(line).collect()
-}
-
-/// One badge for all runs of the same, which leads to the worst of them.
-fn badge(runs: &[&Row]) -> Option<Badge> {
-    let row = runs.iter().min_by_key(|row| severity(row.status))?;
-    let passed = runs.iter().filter(|row| row.status == Status::Pass);
-    let passed = passed.count();
-    let flaky = 0 < passed && passed < runs.len();
-    let mut title = format!("{} / {}: {}", row.server, row.client, row.status.word());
-    if runs.len() > 1 {
-        title = format!("{title}, {passed} of {} runs pass", runs.len());
-    }
-    for more in [row.handshake_ms.map(duration), Some(row.why.clone())] {
-        if let Some(more) = more.filter(|more| !more.is_empty()) {
-            title = format!("{title}, {more}");
-        }
-    }
-    let ip = match row.family {
-        Family::Ipv4 => "4",
-        Family::Ipv6 => "6",
-    };
-    Some(Badge {
-        id: row.id.clone(),
-        class: class(row.status),
-        sign: sign(row.status),
-        ip: if flaky {
-            format!("{ip} {passed}/{}", runs.len())
-        } else {
-            ip.to_owned()
-        },
-        title,
-    })
-}
-
-/// The worst first.
-const fn severity(status: Status) -> u8 {
-    match status {
-        Status::Broken => 0,
-        Status::Fail => 1,
-        Status::UnexpectedPass => 2,
-        Status::RequiredButSkipped => 3,
-        Status::KnownFailure => 4,
-        Status::Unsupported => 5,
-        Status::Skipped => 6,
-        Status::Pass => 7,
-    }
-}
-
-/// What the legend explains.
-const LEGEND: [Status; 6] = [
-    Status::Pass,
-    Status::KnownFailure,
-    Status::Fail,
-    Status::Broken,
-    Status::Unsupported,
-    Status::Skipped,
-];
-
-const fn class(status: Status) -> &'static str {
-    match status {
-        Status::Pass => "pass",
-        Status::KnownFailure => "known",
-        Status::Unsupported | Status::Skipped => "skip",
-        Status::Fail | Status::UnexpectedPass | Status::Broken | Status::RequiredButSkipped => {
-            "fail"
-        }
-    }
-}
-
-/// What tells the verdicts apart without colours.
-const fn sign(status: Status) -> &'static str {
-    match status {
-        Status::Pass => "✓",
-        Status::KnownFailure => "!",
-        Status::Fail | Status::UnexpectedPass => "✗",
-        Status::Broken => "⚡",
-        Status::Unsupported => "?",
-        Status::Skipped | Status::RequiredButSkipped => "–",
-    }
 }
 
 fn runs(folder: &Path, rows: &[Row]) -> Vec<Run> {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::ladder::Ladder;
+use super::matrix::Matrix;
 use super::*;
 use crate::endpoint::Role;
 use crate::observe::sketch::{Resent, Sketch, Step, StepKind};
@@ -189,6 +190,34 @@ fn runs_of_the_same_share_a_badge_that_leads_to_the_worst() {
     };
     assert!(badge.starts_with(" fail\" href=\"#run-2\""), "{badge:.80}");
     assert!(badge.contains(">✗4 2/3</a>"), "{badge:.200}");
+}
+
+#[test]
+fn many_pairs_are_a_square_of_servers_and_clients_with_letters_for_scenarios() {
+    let names = ["ours", "openssl", "gnutls", "mbedtls"];
+    let mut runs = Vec::new();
+    for (server, client) in names
+        .iter()
+        .flat_map(|it| names.iter().map(move |of| (it, of)))
+    {
+        for scenario in ["clean", "loss-10"] {
+            let mut run = row(Status::Pass);
+            run.id = format!("{scenario}.{server}.{client}");
+            (run.server, run.client) = ((*server).to_owned(), (*client).to_owned());
+            run.scenario = scenario.to_owned();
+            runs.push(run);
+        }
+    }
+    let matrix = Matrix::of(&runs);
+    assert_eq!((matrix.lines.len(), matrix.columns.len()), (4, 4));
+    let words: Vec<&str> = matrix.lines[0].cells[0]
+        .badges
+        .iter()
+        .map(|badge| badge.words.as_str())
+        .collect();
+    assert_eq!(words, ["A", "B"]);
+    assert_eq!(matrix.letters[1].1, "loss-10");
+    assert!(page(Path::new("nowhere"), runs).contains("<dt>B loss-10"));
 }
 
 #[test]
