@@ -86,8 +86,6 @@ pub struct Resent {
     pub sender: Role,
     /// Which flight.
     pub flight: u8,
-    /// 1 for the first repetition.
-    pub nth: u32,
     /// How long after the first transmission.
     pub after: Duration,
     /// Whether nothing had reached the sender since then: only its own timer can have made it.
@@ -248,7 +246,6 @@ fn resent(trace: &Trace) -> Vec<Resent> {
                     resent.push(Resent {
                         sender: sender(decision.direction),
                         flight: place.flight,
-                        nth: place.transmission - 1,
                         after: event.at.saturating_sub(sending.since),
                         by_timer: !sending.disturbed,
                     });

@@ -12,7 +12,6 @@ use crate::rules::Exchanged;
 pub(super) struct Amplification {
     pub(super) height: i32,
     pub(super) bottom: i32,
-    pub(super) summary: String,
     pub(super) ticks: Vec<Tick>,
     pub(super) bars: Vec<Bar>,
 }
@@ -68,8 +67,6 @@ impl Amplification {
         Some(Self {
             height: bottom + 10,
             bottom,
-            summary: "Bytes sent to an unverified address for each byte from it, by server"
-                .to_owned(),
             ticks: scale.ticks(),
             bars,
         })

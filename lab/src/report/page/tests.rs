@@ -261,7 +261,6 @@ fn timers_stand_at_their_times_by_implementation_and_flight() {
     let resent = |after, by_timer| Resent {
         sender: Role::Server,
         flight: 4,
-        nth: 1,
         after: Duration::from_millis(after),
         by_timer,
     };

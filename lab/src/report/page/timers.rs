@@ -14,7 +14,6 @@ use crate::report::Row;
 pub(super) struct Timers {
     pub(super) height: i32,
     pub(super) bottom: i32,
-    pub(super) summary: String,
     /// Abscissa and words.
     pub(super) ticks: Vec<(String, String)>,
     pub(super) rows: Vec<Line>,
@@ -104,7 +103,6 @@ impl Timers {
         Some(Self {
             height: bottom + 28,
             bottom,
-            summary: "Times at which each implementation sent each flight again".to_owned(),
             ticks: [0, 1, 3, 7, 15, 31, 63]
                 .map(|second| (place(f64::from(second)), format!("{second} s")))
                 .to_vec(),
