@@ -75,11 +75,12 @@ lab-shared: ## the lab with our server's connections on one socket
 	cargo build --locked --workspace
 	$(BIN)/dtls-lab run --server ours --server-arg=--transport --server-arg=shared $(LAB_ARGS)
 
-bench: ## measure datagrams, handshakes and memory (release build)
+bench: ## measure datagrams, handshakes, memory and the load generator (release build)
 	@scripts/deps.sh build
 	cargo build --locked --release -p dtls-server -p dtls-client
 	cargo bench --locked -p dtls --bench datagram
 	cargo bench --locked -p dtls-server --bench handshake
+	cargo bench --locked -p dtls-client --bench generator
 
 bench-peers: ## full handshakes with other servers and ours, in turn: rate, latency, server's processor time (release build)
 	@scripts/deps.sh peers

@@ -38,15 +38,18 @@ const ROUNDS: usize = 5;
 const FLOOR_HANDSHAKES: u32 = 1000;
 const HANDSHAKES: u32 = 4000;
 
-/// Beyond this the server does not keep up.
+/// Beyond this the server does not keep up; on a machine that does much else, `-- --p99 2s` says
+/// what only that explains.
 const BOUND: &str = "250ms";
 
 fn main() -> Result<(), Failure> {
     let dir = tempfile::tempdir()?;
     let pki = TestPki::generate(dir.path())?;
+    let mut args = std::env::args().skip_while(|arg| arg != "--p99").skip(1);
+    let bound = args.next().unwrap_or_else(|| BOUND.to_owned());
     cost(&pki)?;
     saturation(&pki)?;
-    knee(&pki)
+    knee(&pki, &bound)
 }
 
 /// Processor time of the client per full handshake, beside OpenSSL's alone.
@@ -107,7 +110,8 @@ fn saturation(pki: &PkiFiles) -> Result<(), Failure> {
 }
 
 /// The highest rate without failures, and the counts of both ends at it.
-fn knee(pki: &PkiFiles) -> Result<(), Failure> {
+fn knee(pki: &PkiFiles, bound: &str) -> Result<(), Failure> {
+    let bound_ms = humantime::parse_duration(bound)?.as_secs_f64() * 1e3;
     let server = Server::start(pki, None)?;
     let ramp = [
         "--mode",
@@ -115,12 +119,12 @@ fn knee(pki: &PkiFiles) -> Result<(), Failure> {
         "--rate",
         "100..2000/20s",
         "--p99",
-        BOUND,
+        bound,
     ];
     let report = server.load(pki, None, &ramp)?;
     let mut rate = number(&report, "/knee/rate")?;
     println!(
-        "10,000 full handshakes at the highest rate with p99 within {BOUND} (ramp: {rate:.0}/s)"
+        "10,000 full handshakes at the highest rate with p99 within {bound} (ramp: {rate:.0}/s)"
     );
     // What holds for a second of a ramp may be too much in the long run.
     for _ in 0..10 {
@@ -138,7 +142,7 @@ fn knee(pki: &PkiFiles) -> Result<(), Failure> {
         let p99 = number(&report, "/latency/full_handshake/p99_ms")?;
         let count = |pointer: &str| number(&report, pointer);
         let theirs = |name: &str| count(&format!("/server_counters/dtls_server_{name}_total"));
-        let kept = p99 <= 250.0 && count("/failed")? == 0.0;
+        let kept = p99 <= bound_ms && count("/failed")? == 0.0;
         println!(
             "  {rate:>5.0}/s   completed {}, failed {}, resent {}; p50 {:.1} ms, p99 {p99:.1} ms; client \
              {:.0} us, server {:.0} us each{}",

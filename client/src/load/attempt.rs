@@ -193,18 +193,19 @@ impl Attempt {
         self.heard = true;
         hands.run.progress.heard();
         let datagram = &hands.inbox.datagram[..length];
+        let cookie = is_hello_verify_request(datagram);
+        if cookie {
+            // A hello that is sent again gets another.
+            hands.tally().cookies += 1;
+        }
         if let Some(connection) = &mut self.connection {
             connection.receive(datagram, now);
             return self.advance(now, hands);
         }
-        if !is_hello_verify_request(datagram) {
+        if !cookie {
             return None;
         }
-        {
-            let mut tally = hands.tally();
-            tally.cookies += 1;
-            tally[Phase::Cookie].record(now.saturating_duration_since(self.begun));
-        }
+        hands.tally()[Phase::Cookie].record(now.saturating_duration_since(self.begun));
         self.settle(now, hands);
         Some(Outcome::Completed)
     }

@@ -126,7 +126,7 @@ pub(crate) fn disagreements(tally: &Tally, known: &Counters, grown: &Counters) -
                 kind: Kind::ServerDisagrees,
                 text: format!(
                     "{what}: {ours} by our count, {theirs} by the server's ({name}): somebody else uses \
-                     it, or datagrams were lost"
+                     it, or datagrams were lost or sent again"
                 ),
             });
         }

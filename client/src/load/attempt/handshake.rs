@@ -144,7 +144,6 @@ impl Attempt {
         let mut tally = hands.tally();
         tally.retransmissions += u64::from(cost.retransmissions);
         if let Some(cookie) = cost.cookie_round_trip {
-            tally.cookies += 1;
             tally[Phase::Cookie].record(cookie);
         }
         cost

@@ -43,6 +43,9 @@ impl Report {
             }
         }
         let took = covered(&reports);
+        let one_target = reports
+            .windows(2)
+            .all(|pair| pair[0].target == pair[1].target);
         let mut reports = reports.into_iter();
         let Some(first) = reports.next() else {
             return Ok(None);
@@ -70,7 +73,7 @@ impl Report {
                  theirs, and rates over time are left out; line runs up with --start-at",
             );
         }
-        if facts.target.contains(' ') {
+        if !one_target {
             let text = format!(
                 "not all runs were against the same servers: {}",
                 facts.target
