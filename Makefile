@@ -65,9 +65,10 @@ memcheck: ## 2,000 handshakes with loss, forgeries, reconnects under valgrind
 	@scripts/deps.sh memcheck
 	SOAK_CONNECTIONS=1200 cargo --config 'target."cfg(all())".runner = "$(VALGRIND)"' test --locked -p dtls --no-fail-fast --test soak --test hostile -- --test-threads=1 --nocapture
 
-lab: ## run handshakes across a network broken on purpose; LAB_ARGS='NAME --seed 7'
+lab: ## run handshakes across a network broken on purpose, simulated and real; LAB_ARGS='NAME --seed 7'
 	@scripts/deps.sh lab
 	cargo build --locked --workspace
+	$(BIN)/dtls-lab run --backend sim $(LAB_ARGS)
 	$(BIN)/dtls-lab run $(LAB_ARGS)
 
 lab-shared: ## the lab with our server's connections on one socket

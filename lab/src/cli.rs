@@ -154,7 +154,8 @@ pub const OUT: &str = "target/lab";
     cases took a timeout more than their faults explain; they do not fail.")]
 pub struct ExploreArgs {
     /// Spaces to play: drops3 (up to three lost datagrams), permutations (of each flight), duplicates,
-    /// replays, errno (each socket error at each call); all of them by default.
+    /// replays, errno (each socket error at each call), icmp (each forged error at each step); all of them
+    /// by default.
     #[arg(value_name = "SPACE", value_delimiter = ',', value_parser = one_of::<Kind>())]
     pub spaces: Vec<Kind>,
 
@@ -212,9 +213,9 @@ pub struct OracleArgs {
     #[arg(long, value_name = "N", default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(100..=10_000_000))]
     pub handshakes: u32,
 
-    /// Kind of handshake. The model is exact for flights of one datagram, as `psk` has them; of a flight
-    /// that is cut smaller when it is lost again, it puts no parts of different cuts together.
-    #[arg(long, value_name = "KIND", default_value = "psk", value_parser = one_of::<Shape>())]
+    /// Kind of handshake: those for which the model is exact. `full` has a flight of several datagrams, cut
+    /// smaller when it is lost again.
+    #[arg(long, value_name = "KIND", default_value = "psk", value_parser = PossibleValuesParser::new(["psk", "full"]).try_map(|name| name.parse::<Shape>()))]
     pub handshake: Shape,
 
     /// Chance that a sound implementation is called wrong, for each loss rate.

@@ -25,7 +25,8 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::clock::now;
-use crate::sim::play::{Played, play};
+use crate::scenario::Family;
+use crate::sim::play::{Played, play, play_over};
 use crate::sim::shape::{Cast, Setup};
 use crate::sim::{Defect, Fault, Shape, SimulationError, check_clock};
 use space::{Kind, Space};
@@ -36,6 +37,8 @@ pub struct Stage {
     shape: Shape,
     cast: Cast,
     clean: Played,
+    /// Datagrams of the same over IPv6, whose headers leave less room.
+    clean_v6: usize,
 }
 
 /// What all cases of one space in one kind of handshake came to.
@@ -88,8 +91,18 @@ impl Stage {
         check_clock()?;
         let cast = Cast::new(&Setup::of(shape, defect))?;
         let clean = play(&cast, &[])?;
+        let clean_v6 = play_over(Family::Ipv6, &cast, &[])?.sent.len();
+        if play(&cast, &[])? != clean {
+            let why = "it takes another course each time";
+            return Err(SimulationError::Control(why.to_owned()));
+        }
         match (&clean.verdict, clean.took) {
-            (Ok(()), Some(Duration::ZERO)) => Ok(Self { shape, cast, clean }),
+            (Ok(()), Some(Duration::ZERO)) => Ok(Self {
+                shape,
+                cast,
+                clean,
+                clean_v6,
+            }),
             (Ok(()), took) => Err(SimulationError::Control(format!("it takes {took:?}"))),
             (Err(why), _) => Err(SimulationError::Control(why.clone())),
         }
@@ -127,7 +140,10 @@ impl Stage {
                             break;
                         };
                         match play(&self.cast, &faults) {
-                            Ok(played) => tally.add(number, kind, &faults, &played),
+                            Ok(played) => {
+                                let verdict = self.verdict(&faults, &played);
+                                tally.add(number, kind, &faults, &played, verdict);
+                            }
                             Err(error) => {
                                 tally.broken = Some(error);
                                 stop.store(true, Ordering::Relaxed);
@@ -172,13 +188,14 @@ impl Stage {
     pub fn play_one(&self, faults: &[Fault]) -> Result<(Finding, Vec<String>), SimulationError> {
         let played = play(&self.cast, faults)?;
         let ladder = words::ladder(&played);
-        let failed = played.verdict.is_err();
-        let why = match &played.verdict {
+        let verdict = self.verdict(faults, &played);
+        let failed = verdict.is_err();
+        let why = match verdict {
             Ok(()) => format!(
                 "both ends agree after {:.3} s, data flows both ways",
                 played.took.unwrap_or_default().as_secs_f64()
             ),
-            Err(why) => why.clone(),
+            Err(why) => why,
         };
         let minimal = if failed {
             self.shrink(faults)?
@@ -210,11 +227,36 @@ impl Stage {
         }
     }
 
+    /// What a run came to: rule L1, and I2 where nothing but ICMP errors came.
+    fn verdict(&self, faults: &[Fault], played: &Played) -> Result<(), String> {
+        played.verdict.clone()?;
+        // Those of one case are all of one IP version.
+        let mut clean = None;
+        for fault in faults {
+            let Fault::Icmp { kind, .. } = fault else {
+                return Ok(());
+            };
+            clean = Some(match kind.family {
+                Family::Ipv4 => self.clean.sent.len(),
+                Family::Ipv6 => self.clean_v6,
+            });
+        }
+        let sent = played.sent.len();
+        if let Some(clean) = clean
+            && sent != clean
+        {
+            return Err(format!(
+                "{sent} datagrams were sent because of it, and {clean} without it"
+            ));
+        }
+        Ok(())
+    }
+
     /// The fewest of these faults that fail still.
     fn shrink(&self, faults: &[Fault]) -> Result<Vec<Fault>, SimulationError> {
         let mut broken = None;
         let minimal = shrink::minimal(faults, |part| match play(&self.cast, part) {
-            Ok(played) => played.verdict.is_err(),
+            Ok(played) => self.verdict(part, &played).is_err(),
             Err(error) => {
                 broken = Some(error);
                 false
@@ -275,10 +317,17 @@ struct Tally {
 }
 
 impl Tally {
-    fn add(&mut self, number: u64, kind: Kind, faults: &[Fault], played: &Played) {
-        if let Err(why) = &played.verdict {
+    fn add(
+        &mut self,
+        number: u64,
+        kind: Kind,
+        faults: &[Fault],
+        played: &Played,
+        verdict: Result<(), String>,
+    ) {
+        if let Err(why) = verdict {
             self.failed += 1;
-            self.failures.push((number, why.clone()));
+            self.failures.push((number, why));
             self.trim();
         }
         let Some(took) = played.took else { return };

@@ -9,7 +9,7 @@
 //! silence  the peer is silent from flight k on ─► times of every transmission, exactly (rule T1)
 //! ```
 //!
-//! The model shares nothing with the simulator but the number of datagrams of each flight. The silence
+//! The model shares nothing with the simulator but how each flight is cut into datagrams. The silence
 //! probe sees any wrong timer in one run; the distribution sees what no single run shows, such as a
 //! last flight that is not repeated.
 
@@ -98,7 +98,7 @@ impl Question {
     /// [`SimulationError`] when a handshake could not be played at all.
     pub fn compare(&self, loss: Chance) -> Result<Compared, SimulationError> {
         let cast = self.cast()?;
-        let flights = silence::flight_sizes(&cast)?;
+        let flights = silence::cuts(&cast)?;
         let computed = Model {
             flights,
             loss: loss.as_f64(),

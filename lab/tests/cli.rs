@@ -172,6 +172,7 @@ fn missing_openssl_is_skipped_and_counted_and_can_be_required() {
         stdout.contains("0 pass") && stdout.contains("1 skipped"),
         "{stdout}"
     );
+    assert!(stdout.contains("NOTHING WAS TRIED"), "{stdout}");
 
     let output = lab
         .command(&[])
@@ -182,6 +183,36 @@ fn missing_openssl_is_skipped_and_counted_and_can_be_required() {
     assert_eq!(output.status.code(), Some(1));
     let stdout = String::from_utf8_lossy(&output.stdout);
     assert!(stdout.contains("SKIPPED (required)"), "{stdout}");
+}
+
+#[test]
+fn no_rule_and_no_bug_of_dtls_1_2_is_without_a_scenario() {
+    for command in ["rules", "bugs"] {
+        let nowhere = TestLab::new();
+        let output = Command::new(env!("CARGO_BIN_EXE_dtls-lab"))
+            .args([command, "--format", "json"])
+            .current_dir(nowhere.path())
+            .output();
+        let output = output.expect("the lab was built");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{stderr}");
+        let rows: serde_json::Value =
+            serde_json::from_slice(&output.stdout).expect("a JSON document");
+        let rows = rows.as_array().expect("a list").clone();
+        assert!(rows.len() >= 27, "{command}: {rows:#?}");
+        for row in rows {
+            let absent = row["absent"].as_str().is_some_and(|why| !why.is_empty());
+            let expected = if absent { "not in DTLS 1.2" } else { "not run" };
+            assert_eq!(row["status"], expected, "{row:#}");
+        }
+    }
+}
+
+#[test]
+fn defect_is_for_simulated_ends() {
+    let output = TestLab::new().run(&["clean", "--defect", "mute"]);
+    let line = complaint(&output, 2);
+    assert!(line.contains("--backend sim"), "{line}");
 }
 
 #[test]

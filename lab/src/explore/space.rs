@@ -5,6 +5,7 @@ use std::time::Duration;
 use strum::{Display, EnumIter, EnumString, IntoStaticStr, VariantNames};
 
 use crate::endpoint::Role;
+use crate::icmp;
 use crate::packet::Direction;
 use crate::sim::fault::{BadCall, Call};
 use crate::sim::play::Played;
@@ -28,6 +29,8 @@ pub enum Kind {
     Replays,
     /// One socket call of one end fails: an ICMP error, or a reason of the kernel's own.
     Errno,
+    /// One forged ICMP error, of each kind of both IP versions, reaches one end behind one datagram.
+    Icmp,
 }
 
 impl Kind {
@@ -37,7 +40,9 @@ impl Kind {
             // In the worst case all are transmissions of one flight: 1 s, 2 s, 4 s.
             Self::Drops3 => Duration::from_secs((1 << faults.len()) - 1),
             // The delays that make the order, and no timeout.
-            Self::Permutations | Self::Duplicates | Self::Replays => Duration::from_millis(500),
+            Self::Permutations | Self::Duplicates | Self::Replays | Self::Icmp => {
+                Duration::from_millis(500)
+            }
             // A send that fails for good is a lost datagram.
             Self::Errno => Duration::from_secs(1),
         }
@@ -118,6 +123,7 @@ impl Space {
             Kind::Duplicates => n,
             Kind::Replays => n * (n + 1) / 2,
             Kind::Errno => self.calls.len() as u64,
+            Kind::Icmp => n * VICTIMS.len() as u64 * icmp::KINDS.len() as u64,
         }
     }
 
@@ -144,6 +150,17 @@ impl Space {
                 }]
             }
             Kind::Errno => vec![Fault::Errno(self.calls[index_of(number)])],
+            Kind::Icmp => {
+                let (place, kind) = (
+                    index_of(number) / icmp::KINDS.len(),
+                    index_of(number) % icmp::KINDS.len(),
+                );
+                vec![Fault::Icmp {
+                    end: VICTIMS[place % VICTIMS.len()],
+                    after: self.positions[place / VICTIMS.len()],
+                    kind: &icmp::KINDS[kind],
+                }]
+            }
         })
     }
 
@@ -178,6 +195,12 @@ impl Space {
             (Kind::Replays, [Fault::Replay { of, after }]) => {
                 let (of, after) = (index(of)?, index(after)?);
                 (of <= after).then(|| colex_rank(&[of, after + 1]))
+            }
+            (Kind::Icmp, [Fault::Icmp { end, after, kind }]) => {
+                let victim = VICTIMS.iter().position(|role| role == end)? as u64;
+                let kind = icmp::KINDS.iter().position(|it| it == *kind)? as u64;
+                let place = index(after)? * VICTIMS.len() as u64 + victim;
+                Some(place * icmp::KINDS.len() as u64 + kind)
             }
             (Kind::Errno, [Fault::Errno(bad)]) => {
                 let index = self.calls.iter().position(|call| call == bad)?;
@@ -305,6 +328,8 @@ fn index_of(number: u64) -> usize {
     usize::try_from(number).expect("a number of things in memory fits")
 }
 
+/// Who gets a forged error.
+const VICTIMS: [Role; 2] = [Role::Client, Role::Server];
 /// How many datagrams a case of `drops3` loses at most.
 const MOST_DROPS: u64 = 3;
 /// Datagrams beyond those of a handshake without faults that may be lost: flights sent again.

@@ -32,6 +32,36 @@ fn no_socket_error_ends_a_connection_in_any_state() {
 }
 
 #[test]
+fn no_icmp_error_ends_or_moves_anything_at_any_step() {
+    let stage = stage(Shape::Psk, None);
+    let explored = stage.explore(Kind::Icmp, 2, &|| ()).unwrap();
+    assert_eq!((explored.failed, explored.late), (0, 0), "{explored:#?}");
+}
+
+#[test]
+fn every_case_of_a_resumed_handshake_resumes() {
+    let stage = stage(Shape::Resumed, None);
+    for _ in 0..3 {
+        let played = play(&stage.cast, &[]).unwrap();
+        let resumed = |sent: &crate::sim::world::Sent| sent.place.is_some_and(|it| it.resumed);
+        assert!(played.sent.iter().any(resumed), "{played:#?}");
+    }
+}
+
+#[test]
+fn icmp_errors_that_have_a_flight_repeated_are_found_and_told() {
+    let stage = stage(Shape::Psk, Some(Defect::IcmpRepeatsFlight));
+    let explored = stage.explore(Kind::Icmp, 2, &|| ()).unwrap();
+    assert!(explored.failed > 0, "{explored:#?}");
+    let first = &explored.shown[0];
+    assert!(
+        first.words[0].starts_with("send the client a forged ipv4"),
+        "{first:#?}"
+    );
+    assert!(first.replay.contains("explore icmp --case"), "{first:#?}");
+}
+
+#[test]
 fn socket_errors_that_end_connections_are_found_and_told() {
     let stage = stage(Shape::Psk, Some(Defect::FatalErrno));
     let explored = stage.explore(Kind::Errno, 2, &|| ()).unwrap();

@@ -40,6 +40,13 @@ pub(crate) fn of_faults(faults: &[Fault], sent: &[Sent]) -> Vec<String> {
             Fault::Replay { of, after } => {
                 format!("replay {} behind {}", name(of), name(after))
             }
+            Fault::Icmp { end, after, kind } => format!(
+                "send the {} a forged {} {} behind {}",
+                end.name(),
+                kind.family,
+                kind.name,
+                name(after)
+            ),
             Fault::Errno(bad) => {
                 let call = match bad.call {
                     Call::Receive => "receive",

@@ -14,8 +14,9 @@
 //!                     ◄──6──    …Finished           an answer to each flight 5
 //! ```
 //!
-//! Exact but for one thing: parts of a flight that was cut in different ways at different times are not
-//! put together. Pure.
+//! A flight of several datagrams is complete when each of its pieces has come, in whichever
+//! transmission. Exact where an end keeps whatever comes, as it does of messages in the clear: for
+//! handshakes whose sealed flights have one datagram each. Pure.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -25,15 +26,17 @@ use serde::{Deserialize, Serialize};
 /// Flights, loss and habits.
 #[derive(Debug, Clone)]
 pub struct Model {
-    /// Of each flight, into how many datagrams each transmission is cut; the last number holds for all
-    /// later ones.
-    pub flights: [Vec<u32>; 6],
+    /// Of each flight, how each transmission is cut; the last holds for all later ones.
+    pub flights: [Vec<Cut>; 6],
     /// Chance that a datagram is lost.
     pub loss: f64,
     /// Whether an end that gets a flight again, which it has answered, answers again (RFC 6347 §4.2.4,
     /// figure 2).
     pub answers_duplicates: bool,
 }
+
+/// A transmission: each datagram as the set of the pieces of its flight that it carries.
+pub type Cut = Vec<u64>;
 
 /// The share of handshakes that are complete by a time: a function of steps.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -188,43 +191,53 @@ impl Model {
 
     /// Chance that one transmission of a flight arrives whole.
     fn whole(&self, flight: usize, transmission: usize) -> f64 {
-        let sizes = &self.flights[flight];
-        let size = sizes.get(transmission).or(sizes.last()).copied();
-        (1.0 - self.loss).powi(i32::try_from(size.unwrap_or(1)).unwrap_or(i32::MAX))
+        let cuts = &self.flights[flight];
+        let cut = cuts.get(transmission).or(cuts.last());
+        let datagrams = cut.map_or(1, Vec::len);
+        (1.0 - self.loss).powi(i32::try_from(datagrams).unwrap_or(i32::MAX))
     }
 }
 
-/// A flight sent again and again, whose datagrams may arrive in different transmissions.
+/// A flight sent again and again, whose pieces may arrive in different transmissions.
 struct Attempts<'a> {
-    sizes: &'a [u32],
+    cuts: &'a [Cut],
     loss: f64,
-    /// For each way of cutting the flight: how often a datagram cut so has been sent, as the chance that
-    /// one of them is missing still.
-    missing: BTreeMap<u32, f64>,
+    /// The chance of each set of pieces to be what has come.
+    arrived: BTreeMap<u64, f64>,
 }
 
 impl<'a> Attempts<'a> {
-    const fn new(sizes: &'a [u32], loss: f64) -> Self {
+    fn new(cuts: &'a [Cut], loss: f64) -> Self {
         Self {
-            sizes,
+            cuts,
             loss,
-            missing: BTreeMap::new(),
+            arrived: BTreeMap::from([(0, 1.0)]),
         }
     }
 
     /// The chance that the flight is not complete after one more transmission, which takes place with
     /// the chance `sent`.
     fn still_missing_after(&mut self, number: usize, sent: f64) -> f64 {
-        let size = self.sizes.get(number).or(self.sizes.last());
-        let size = size.copied().unwrap_or(1);
-        *self.missing.entry(size).or_insert(1.0) *= 1.0 - sent * (1.0 - self.loss);
-        self.missing
-            .iter()
-            .map(|(size, one)| {
-                let size = i32::try_from(*size).unwrap_or(i32::MAX);
-                1.0 - (1.0 - one).powi(size)
-            })
-            .product()
+        let cut = self.cuts.get(number).or(self.cuts.last());
+        let mut after = self.arrived.clone();
+        for datagram in cut.into_iter().flatten() {
+            let mut next = BTreeMap::new();
+            for (set, chance) in after {
+                *next.entry(set).or_default() += chance * self.loss;
+                *next.entry(set | datagram).or_default() += chance * (1.0 - self.loss);
+            }
+            after = next;
+        }
+        let mut mixed: BTreeMap<u64, f64> = BTreeMap::new();
+        for (set, chance) in &self.arrived {
+            *mixed.entry(*set).or_default() += chance * (1.0 - sent);
+        }
+        for (set, chance) in after {
+            *mixed.entry(set).or_default() += chance * sent;
+        }
+        self.arrived = mixed;
+        let whole = self.cuts.iter().flatten().fold(0, |all, set| all | set);
+        1.0 - self.arrived.get(&whole).copied().unwrap_or_default()
     }
 }
 
@@ -313,7 +326,7 @@ mod tests {
 
     fn model(loss: f64, answers_duplicates: bool) -> Model {
         Model {
-            flights: std::array::from_fn(|_| vec![1]),
+            flights: std::array::from_fn(|_| vec![vec![1]]),
             loss,
             answers_duplicates,
         }
@@ -359,11 +372,24 @@ mod tests {
 
     #[test]
     fn flight_of_several_datagrams_needs_them_all_but_not_at_once() {
-        let mut attempts = Attempts::new(&[3], 0.5);
+        let cuts = [vec![0b001, 0b010, 0b100]];
+        let mut attempts = Attempts::new(&cuts, 0.5);
         let first = attempts.still_missing_after(0, 1.0);
         assert!((first - (1.0 - 0.125)).abs() < 1e-12);
         let second = attempts.still_missing_after(1, 1.0);
         assert!((second - (1.0 - 0.75_f64.powi(3))).abs() < 1e-12);
+    }
+
+    #[test]
+    fn pieces_of_different_cuts_complete_a_flight() {
+        // In two halves, then in one and a half.
+        let cuts = [vec![0b0011, 0b1100], vec![0b0001, 0b1110]];
+        let mut attempts = Attempts::new(&cuts, 0.5);
+        attempts.still_missing_after(0, 1.0);
+        let second = attempts.still_missing_after(1, 1.0);
+        // Both halves; the first half and the long end; the second half and nothing that helps but both.
+        let complete = 0.25 + 0.25 * 0.5 + 0.25 * 0.25 + 0.25 * 0.25;
+        assert!((second - (1.0 - complete)).abs() < 1e-12, "{second}");
     }
 
     #[test]

@@ -59,6 +59,16 @@ fn sound_ends_agree_with_the_model() {
 }
 
 #[test]
+fn flights_of_several_datagrams_agree_with_the_model() {
+    let question = Question {
+        shape: Shape::Full,
+        ..question(None, 600)
+    };
+    let compared = question.compare(percent(30)).unwrap();
+    assert!(compared.agrees, "{compared:#?}");
+}
+
+#[test]
 fn ends_that_answer_duplicates_agree_with_the_model_that_does() {
     let mut question = question(Some(Defect::AnswersDuplicates), 600);
     question.answers_duplicates = true;

@@ -43,6 +43,12 @@ pub fn write_table(out: &mut impl Write, report: &Report) -> io::Result<()> {
         writeln!(out, "  replay    {}", row.replay)?;
     }
     let sum = &report.summary;
+    if !report.runs.is_empty() && sum.skipped == report.runs.len() {
+        writeln!(
+            out,
+            "\nNOTHING WAS TRIED: every run was skipped, for the reasons above"
+        )?;
+    }
     writeln!(
         out,
         "\n{} pass, {} known failures of other implementations, {} unexpected, {} unsupported, \

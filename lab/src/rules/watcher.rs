@@ -78,7 +78,7 @@ struct Flow {
     /// Somebody else sends hellos as well: which hello an answer is for cannot be told any more.
     meddled: bool,
     /// The alert each end has sent.
-    alerts: [Option<String>; 2],
+    alerts: [Option<Alert>; 2],
     /// Parts of each end's messages, by number of the message.
     parts: [HashMap<u16, Vec<Part>>; 2],
     /// Record numbers of the client's hellos without and with a cookie.
@@ -102,6 +102,12 @@ enum Returned {
     Wrong,
     /// One that it had.
     Right,
+}
+
+#[derive(Debug)]
+struct Alert {
+    what: String,
+    sealed: bool,
 }
 
 /// A part of a message, as it was sent.
@@ -425,7 +431,8 @@ impl Flow {
         None
     }
 
-    /// R2: whoever sends an alert means the end; one that goes on has answered noise.
+    /// R2: whoever sends an alert means the end; one that goes on has answered noise. After a sealed one the
+    /// last flight may still be asked for.
     fn alert_and_on(&mut self, seen: &Passing<'_>) -> Breach {
         let alert = &mut self.alerts[seen.direction as usize];
         for record in seen.records {
@@ -439,19 +446,26 @@ impl Flow {
                     _,
                 ) => false,
                 (Content::Alert { level, description }, _) => {
-                    alert.get_or_insert_with(|| format!("alert({level},{description})"));
+                    alert.get_or_insert_with(|| Alert {
+                        what: format!("alert({level},{description})"),
+                        sealed: false,
+                    });
                     false
                 }
                 (Content::Encrypted, ContentType::Alert) => {
-                    alert.get_or_insert_with(|| "an encrypted alert".to_owned());
+                    alert.get_or_insert_with(|| Alert {
+                        what: "an encrypted alert".to_owned(),
+                        sealed: true,
+                    });
                     false
                 }
                 (Content::Encrypted, ContentType::ApplicationData) => true,
-                (Content::Handshake(_), _) => true,
+                (Content::Handshake(_), _) => alert.as_ref().is_some_and(|alert| !alert.sealed),
                 _ => false,
             };
             if goes_on && let Some(alert) = alert {
-                let what = format!("{alert} was sent {}, and the end went on", seen.direction);
+                let what = &alert.what;
+                let what = format!("{what} was sent {}, and the end went on", seen.direction);
                 return Some((RuleId::R2, what));
             }
         }

@@ -160,9 +160,12 @@ fn check(file: &Path, raw: Raw, adapters: &Adapters) -> Result<Scenario, Problem
     })?;
     let finds = of_dtls_1_2(raw.bugs, |id| BUGS.iter().find(|bug| bug.id == *id)?.absent)?;
     let handshake = handshake(raw.handshake)?;
-    if raw.wrong_key && !matches!(handshake, Shape::Psk | Shape::PskSplit) {
+    let wrong_key = raw.wrong_key.as_ref().filter(|it| *it.get_ref());
+    if let Some(wrong_key) = wrong_key
+        && !matches!(handshake, Shape::Psk | Shape::PskSplit)
+    {
         return problem(
-            raw.name.span(),
+            wrong_key.span(),
             "`wrong_key` is about a pre-shared key; write handshake = \"psk\"",
         );
     }
@@ -203,7 +206,8 @@ fn check(file: &Path, raw: Raw, adapters: &Adapters) -> Result<Scenario, Problem
     }
     let perfect = to_server == Link::default() && to_client == Link::default();
     let changeless = injects.is_empty() && blackholes.is_empty() && rebinds.is_empty();
-    let faultless = perfect && rules.is_empty() && changeless && clients == 1 && !raw.wrong_key;
+    let faultless =
+        perfect && rules.is_empty() && changeless && clients == 1 && wrong_key.is_none();
     if raw.control.is_none() && !faultless {
         return problem(
             raw.name.span(),
@@ -227,7 +231,7 @@ fn check(file: &Path, raw: Raw, adapters: &Adapters) -> Result<Scenario, Problem
         shows,
         finds,
         handshake,
-        wrong_key: raw.wrong_key,
+        wrong_key: wrong_key.is_some(),
         ends_know_mtu: raw.ends_know_mtu,
         deadline: raw.deadline.0,
         plays,

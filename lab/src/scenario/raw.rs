@@ -22,7 +22,6 @@ pub(super) use values::{
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a key of the file")]
 pub(super) struct Raw {
     pub(super) name: Spanned<String>,
     pub(super) claim: Spanned<String>,
@@ -48,8 +47,7 @@ pub(super) struct Raw {
     #[serde(default)]
     pub(super) bugs: Vec<Spanned<BugId>>,
     pub(super) handshake: Option<Spanned<String>>,
-    #[serde(default)]
-    pub(super) wrong_key: bool,
+    pub(super) wrong_key: Option<Spanned<bool>>,
     #[serde(default = "usual_deadline")]
     pub(super) deadline: Time,
     #[serde(default)]

@@ -8,6 +8,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 use crate::endpoint::Role;
+use crate::icmp::{self, Kind};
 use crate::packet::Direction;
 use crate::wire::Fate;
 
@@ -56,6 +57,15 @@ pub enum Fault {
     },
     /// A socket call fails once.
     Errno(BadCall),
+    /// A forged ICMP error reaches an end right behind a datagram, whichever end that went to.
+    Icmp {
+        /// Who gets it.
+        end: Role,
+        /// Behind which datagram.
+        after: Position,
+        /// Which error, and so over which IP version.
+        kind: &'static Kind,
+    },
 }
 
 impl Call {
@@ -105,6 +115,13 @@ impl fmt::Display for Fault {
                 }
             }
             Self::Replay { of, after } => write!(f, "{of}=replay:{after}"),
+            Self::Icmp { end, after, kind } => write!(
+                f,
+                "{after}=icmp:{}:{}:{}",
+                end.name(),
+                kind.family,
+                kind.name
+            ),
             Self::Errno(bad) => write!(
                 f,
                 "{}.{}#{}={:?}",
@@ -121,7 +138,8 @@ impl fmt::Display for Fault {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "`{0}` is no fault; write for example to_client#2=drop, to_server#1=delay:300us, \
-     to_client#1=duplicate:1, to_server#1=replay:to_client#3 or server.send#2=ECONNREFUSED"
+     to_client#1=duplicate:1, to_server#1=replay:to_client#3, server.send#2=ECONNREFUSED or \
+     to_client#2=icmp:server:ipv4:port-unreachable"
 )]
 pub struct Unreadable(String);
 
@@ -183,13 +201,17 @@ struct Told {
     fate: Fate,
 }
 
+fn role(name: &str) -> Option<Role> {
+    [Role::Server, Role::Client]
+        .into_iter()
+        .find(|role| role.name() == name)
+}
+
 fn fault(text: &str) -> Option<Fault> {
     let (place, what) = text.trim().split_once('=')?;
     if let Some((end, call)) = place.split_once('.') {
         let (call, nth) = call.split_once('#')?;
-        let end = [Role::Server, Role::Client]
-            .into_iter()
-            .find(|role| role.name() == end)?;
+        let end = role(end)?;
         let call = [Call::Receive, Call::Send]
             .into_iter()
             .find(|known| known.name() == call)?;
@@ -232,6 +254,16 @@ fn fault(text: &str) -> Option<Fault> {
                 .map(|at| u8::from_str_radix(digits.get(at..at + 2)?, 16).ok())
                 .collect::<Option<_>>()?,
         },
+        ("icmp", error) => {
+            let (end, error) = error.split_once(':')?;
+            let (family, name) = error.split_once(':')?;
+            let end = role(end)?;
+            let kind = icmp::KINDS
+                .iter()
+                .find(|kind| kind.name == name && kind.family.to_string() == family)?;
+            let after = at;
+            return Some(Fault::Icmp { end, after, kind });
+        }
         ("replay", after) => {
             let after = after.parse().ok()?;
             return Some(Fault::Replay { of: at, after });
@@ -304,6 +336,11 @@ mod tests {
             (position(), fate).prop_map(|(at, fate)| Fault::Fate(at, fate)),
             (position(), position()).prop_map(|(of, after)| Fault::Replay { of, after }),
             call,
+            (position(), any::<bool>(), 0..icmp::KINDS.len()).prop_map(|(after, server, kind)| {
+                let end = if server { Role::Server } else { Role::Client };
+                let kind = &icmp::KINDS[kind];
+                Fault::Icmp { end, after, kind }
+            }),
         ]
     }
 

@@ -32,7 +32,24 @@ pub(crate) struct Played {
 ///
 /// OpenSSL is out of memory.
 pub(crate) fn play(cast: &Cast, faults: &[Fault]) -> Result<Played, SimulationError> {
-    let mut world = World::new(cast, Engine::perfect(), faults, Family::Ipv4, None)?;
+    let family = faults.iter().find_map(|fault| match fault {
+        Fault::Icmp { kind, .. } => Some(kind.family),
+        _ => None,
+    });
+    play_over(family.unwrap_or(Family::Ipv4), cast, faults)
+}
+
+/// The same over a given IP version.
+///
+/// # Errors
+///
+/// OpenSSL is out of memory.
+pub(crate) fn play_over(
+    family: Family,
+    cast: &Cast,
+    faults: &[Fault],
+) -> Result<Played, SimulationError> {
+    let mut world = World::new(cast, Engine::perfect(), faults, family, None)?;
     let done = world.shake_hands(DEADLINE);
     let took = done.then(|| world.elapsed());
     let verdict = if done {
@@ -46,12 +63,16 @@ pub(crate) fn play(cast: &Cast, faults: &[Fault]) -> Result<Played, SimulationEr
     } else {
         Err(format!("no handshake: {}", states(&world)))
     };
-    Ok(Played {
+    let played = Played {
         verdict,
         took,
         calls: [world.client.calls, world.server.calls],
-        sent: world.sent,
-    })
+        sent: std::mem::take(&mut world.sent),
+    };
+    // A connection that is dropped without this takes its session with it, and the next case would be no
+    // resumed handshake.
+    world.client.take_session();
+    Ok(played)
 }
 
 /// Virtual time after which a handshake has failed. No three lost datagrams take so long.

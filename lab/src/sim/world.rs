@@ -20,7 +20,7 @@ use crate::icmp;
 use crate::netns::{CLIENT_MAC, SERVER_MAC, client_addr, server_addr};
 use crate::observe::Trace;
 use crate::packet::{Datagram, Direction, Path};
-use crate::record::Place;
+use crate::record::{Content, ContentType, Place, Record};
 use crate::scenario::{Family, Leave};
 use crate::verdict::Exchange;
 use crate::wire::{Delivery, Engine, Fate, Origin};
@@ -33,6 +33,36 @@ pub(crate) struct Sent {
     pub(crate) place: Option<Place>,
     pub(crate) what: String,
     pub(crate) fate: Fate,
+}
+
+/// A part of a flight, as a datagram carries it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// Bytes of a message.
+    Message { number: u16, start: u32, end: u32 },
+    /// The ChangeCipherSpec.
+    ChangeCipherSpec,
+    /// The Finished.
+    Finished,
+}
+
+fn parts_of(records: &[Record]) -> Vec<Part> {
+    let mut parts = Vec::new();
+    for record in records {
+        match (&record.content, record.content_type) {
+            (Content::Handshake(fragments), _) => {
+                parts.extend(fragments.iter().map(|it| Part::Message {
+                    number: it.message_seq,
+                    start: it.offset,
+                    end: it.offset + it.fragment_length,
+                }));
+            }
+            (Content::ChangeCipherSpec, _) => parts.push(Part::ChangeCipherSpec),
+            (Content::Encrypted, ContentType::Handshake) => parts.push(Part::Finished),
+            _ => {}
+        }
+    }
+    parts
 }
 
 /// One simulated run.
@@ -52,8 +82,13 @@ pub(crate) struct World {
     on_their_way: BinaryHeap<Reverse<Waiting>>,
     queued: u64,
     replays: Vec<Copied>,
+    /// ICMP errors, each behind which datagram and for whom.
+    icmps: Vec<(Position, Role, &'static icmp::Kind)>,
     /// Every datagram sent, in order.
     pub(crate) sent: Vec<Sent>,
+    /// What parts of its flight each of them carries; a signature is some bytes longer or shorter from
+    /// run to run, so this is no part of what makes two runs alike.
+    pub(crate) parts: Vec<Vec<Part>>,
     /// Everything seen, where evidence is wanted.
     pub(crate) trace: Option<Trace>,
 }
@@ -84,6 +119,7 @@ impl World {
     ) -> Result<Self, SimulationError> {
         let mut bad_calls = Vec::new();
         let mut replays = Vec::new();
+        let mut icmps = Vec::new();
         for fault in faults {
             match fault {
                 Fault::Fate(at, fate) => engine.prescribe(at.direction, at.ordinal, fate.clone()),
@@ -93,6 +129,7 @@ impl World {
                     frame: None,
                 }),
                 Fault::Errno(bad) => bad_calls.push(*bad),
+                &Fault::Icmp { end, after, kind } => icmps.push((after, end, kind)),
             }
         }
         let base = (now(), unix_time());
@@ -121,7 +158,9 @@ impl World {
             on_their_way: BinaryHeap::new(),
             queued: 0,
             replays,
+            icmps,
             sent: Vec::new(),
+            parts: Vec::new(),
             trace,
         })
     }
@@ -364,6 +403,7 @@ impl World {
             {
                 replay.frame = Some(frame.clone());
             }
+            self.parts.push(parts_of(&offered.records));
             self.sent.push(Sent {
                 at: self.now,
                 position,
@@ -434,6 +474,24 @@ impl World {
         }
         if let Some(arrived) = arrived {
             self.replay_after(arrived);
+            self.forge_after(arrived);
+        }
+    }
+
+    fn forge_after(&mut self, arrived: Position) {
+        let due: Vec<_> = self
+            .icmps
+            .extract_if(.., |(after, _, _)| *after == arrived)
+            .collect();
+        let moment = self.moment();
+        for (_, role, kind) in due {
+            let end = match role {
+                Role::Server => &mut self.server,
+                Role::Client => &mut self.client,
+            };
+            if let Some(errno) = kind.errno {
+                end.icmp(errno, moment);
+            }
         }
     }
 

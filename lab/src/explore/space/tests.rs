@@ -97,6 +97,8 @@ fn sizes_are_those_of_the_textbook() {
     assert_eq!(len(Kind::Permutations), 24 + 6 + 2);
     assert_eq!(len(Kind::Duplicates), 12);
     assert_eq!(len(Kind::Replays), 78);
+    // Behind each datagram, at either end, 20 kinds of ICMP and 11 of ICMPv6.
+    assert_eq!(len(Kind::Icmp), 12 * 2 * (20 + 11));
     // One call more than were made; 16 errors of a receive, 17 of a send.
     assert_eq!(len(Kind::Errno), (4 + 6) * 16 + (5 + 7) * 17);
 }

@@ -220,6 +220,36 @@ const REFUSED: &[(&str, &str)] = &[
         "1: unknown key `contol`, did you mean `control`?",
     ),
     (
+        "handshake = \"pks\"",
+        "13: there is no handshake `pks`, did you mean `psk`?",
+    ),
+    (
+        "wrong_key = true",
+        "13: `wrong_key` is about a pre-shared key",
+    ),
+    ("rules = [\"T8\"]", "10: T8 is not of DTLS 1.2: "),
+    (
+        "bugs = [\"B99\"]",
+        "9: unknown value `B99`, did you mean `B19`?",
+    ),
+    ("bugs = [\"B5\"]", "9: B5 is not of DTLS 1.2: "),
+    (
+        "expect = { repeats = [{ flight = 4, after = [\"3s\", \"1s\"] }] }",
+        "23: `after` lists when the flight is sent again",
+    ),
+    (
+        "expect = { repeats = [{ flight = 4, aftr = [\"1s\"] }] }",
+        "37: unknown key `aftr`, did you mean `after`?",
+    ),
+    (
+        "rule = [{ action = { prepend = \"empty\" } }]",
+        "9: `prepend` puts one record before the datagram's own",
+    ),
+    (
+        "rule = [{ action = { prepend = \"plaintext-dat\" } }]",
+        "32: unknown value `plaintext-dat`, did you mean `plaintext-data`?",
+    ),
+    (
         "rule = [{ actoin = \"drop\" }]",
         "11: unknown key `actoin`, did you mean `action`?",
     ),
@@ -374,6 +404,10 @@ fn inject_must_say_one_trigger_and_one_payload() {
         (
             "when = \"established\", icmp = \"all\", datagram = \"empty\"",
             "an inject sends one thing",
+        ),
+        (
+            "when = \"established\", datagram = \"empty\", flip_cookie = true",
+            "`flip_cookie` is about the hello with the cookie",
         ),
         (
             "when = \"established\", icmp = \"port-unreachable\", mtu = 552",

@@ -14,7 +14,7 @@ use crate::schedule::{Filter, plan, run_all};
 use crate::sim::Simulator;
 use crate::verdict::{Verdict, judge};
 
-/// A defect, the rules that it breaks, and the scenarios that say so, but for those of chance. Where the rules of
+/// A defect, the rules that it breaks, and the scenarios that say so, but for those of mere weather. Where the rules of
 /// every run say it, only controls are tried.
 const TABLE: &[(Defect, &[RuleId], &[&str])] = &[
     (
@@ -70,7 +70,7 @@ const TABLE: &[(Defect, &[RuleId], &[&str])] = &[
         &[RuleId::T1, RuleId::U1],
         &[
             "cookie-flipped",
-            "delay-750ms",
+            "longrtt-750ms",
             "flight-4-part",
             "forged-too-big-handshake",
             "handshake-drop-client-hello",
@@ -175,7 +175,7 @@ const TABLE: &[(Defect, &[RuleId], &[&str])] = &[
         &[RuleId::T2],
         &[
             "delay-1500ms",
-            "delay-750ms",
+            "longrtt-750ms",
             "duplicate-everything",
             "flight-4-part",
             "forged-too-big-handshake",
@@ -197,7 +197,7 @@ const TABLE: &[(Defect, &[RuleId], &[&str])] = &[
         &[
             "certificate-verify-late",
             "delay-1500ms",
-            "delay-750ms",
+            "longrtt-750ms",
             "flight-4-part",
             "forged-too-big-handshake",
             "handshake-drop-flight4",
@@ -249,7 +249,7 @@ const TABLE: &[(Defect, &[RuleId], &[&str])] = &[
         &[RuleId::T6],
         &[
             "delay-1500ms",
-            "delay-750ms",
+            "longrtt-750ms",
             "flight-4-part",
             "handshake-drop-flight6",
             "handshake-drop-flight6-twice",
@@ -431,7 +431,8 @@ fn red(catalogue: &Catalogue, defect: Option<Defect>) -> BTreeMap<String, String
         .collect()
 }
 
-/// Every scenario of the lab whose faults are certain: what is left to chance may or may not meet a defect.
+/// Every scenario of the lab whose faults are aimed: weather, be it left to chance or not, may or may not meet a
+/// defect.
 fn certain() -> Catalogue {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
     let files = std::fs::read_dir(folder).expect("the scenarios are beside the source");
@@ -439,14 +440,18 @@ fn certain() -> Catalogue {
     let files = files.filter(|path| path.extension().is_some_and(|it| it == "toml"));
     let files = files.filter_map(|path| {
         let text = std::fs::read_to_string(&path).expect("the file is readable");
-        let by_chance = [
+        let weather = [
             "loss =",
             "corrupt =",
             "duplicate = \"",
             "gemodel",
+            "jitter",
+            "rate =",
             "chance =",
+            "[[blackhole]]",
+            "[[rebind]]",
         ];
-        (!by_chance.iter().any(|word| text.contains(word))).then_some((path, text))
+        (!weather.iter().any(|word| text.contains(word))).then_some((path, text))
     });
     Catalogue::parse(files).expect("the scenarios are valid")
 }
