@@ -434,6 +434,10 @@ impl Flow {
     /// R2: whoever sends an alert means the end; one that goes on has answered noise. After a sealed one the
     /// last flight may still be asked for.
     fn alert_and_on(&mut self, seen: &Passing<'_>) -> Breach {
+        // On a port that served before, the last words of the old connection may come late.
+        if self.handshake > 1 {
+            return None;
+        }
         let alert = &mut self.alerts[seen.direction as usize];
         for record in seen.records {
             let goes_on = match (&record.content, record.content_type) {
