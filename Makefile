@@ -21,7 +21,7 @@ SOAK_ARGS ?=
 TARGET ?= record_filter
 TIME ?= 60
 
-.PHONY: help deps build certs run test test-shared memcheck lab lab-shared bench bench-peers fuzz soak soak-short fmt check ci clean
+.PHONY: help deps build certs run test test-shared memcheck lab lab-shared lab-full endpoints bench bench-peers fuzz soak soak-short fmt check ci clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -75,6 +75,17 @@ lab-shared: ## the lab with our server's connections on one socket
 	@scripts/deps.sh lab
 	cargo build --locked --workspace
 	$(BIN)/dtls-lab run --server ours --server-arg=--transport --server-arg=shared $(LAB_ARGS)
+
+endpoints: ## build the lab's small programs on Mbed TLS and wolfSSL, where these are installed
+	@lab/endpoints/build.sh $(BIN)
+
+lab-full: ## the matrix of all implementations and all explorations: some 20 minutes; LAB_ARGS='--repeat 3'
+	@scripts/deps.sh lab-full
+	cargo build --locked --workspace
+	cargo build --locked --release -p dtls-lab
+	@$(MAKE) --no-print-directory endpoints
+	$(BIN)/dtls-lab matrix $(LAB_ARGS)
+	$(OUT)/release/dtls-lab explore
 
 bench: ## measure datagrams, handshakes, memory and the load generator (release build)
 	@scripts/deps.sh build

@@ -4,10 +4,10 @@
 # Exit codes: 0 everything is there; 2 wrong usage; 3 something is missing and cannot be installed.
 set -euo pipefail
 
-usage="usage: scripts/deps.sh build|check|lab|memcheck|peers|test|all"
+usage="usage: scripts/deps.sh build|check|lab|lab-full|memcheck|peers|test|all"
 what=${1:-}
 case $what in
-build | check | lab | memcheck | peers | test | all) ;;
+build | check | lab | lab-full | memcheck | peers | test | all) ;;
 *)
   echo "deps: no such set of tools: '$what'; $usage" >&2
   exit 2
@@ -29,6 +29,7 @@ int main(void) { return puts("") < 0; }' >"$dir/probe.c"
 # Debian's perl-base has a perl, but not the modules that OpenSSL's Configure loads.
 configures() { perl -MFindBin -MIPC::Cmd -MFile::Compare -MTime::Piece -e 1 2>/dev/null; }
 has() { command -v "$1" >/dev/null; }
+includes() { echo "#include <$1>" | cc -E - >/dev/null 2>&1; }
 finds_openssl() { pkg-config --exists openssl 2>/dev/null; }
 
 # Some packages come with a service that starts with the machine; the tests start the programs
@@ -56,20 +57,22 @@ needed() { # sets of tools, check, packages, reason
 
 packages=""
 checks=()
-needed "build check lab memcheck peers test" compiles "gcc libc6-dev" "a C compiler, for OpenSSL and aws-lc"
+needed "build check lab lab-full memcheck peers test" compiles "gcc libc6-dev" "a C compiler, for OpenSSL and aws-lc"
 if [[ -n ${OPENSSL_NO_VENDOR:-} && ${OPENSSL_NO_VENDOR:-} != 0 ]]; then
-  needed "build check lab memcheck peers test" finds_openssl "pkg-config libssl-dev" \
+  needed "build check lab lab-full memcheck peers test" finds_openssl "pkg-config libssl-dev" \
     "the system's OpenSSL, which OPENSSL_NO_VENDOR asks for"
 else
-  needed "build check lab memcheck peers test" "has make" "make" "builds OpenSSL"
-  needed "build check lab memcheck peers test" configures "perl" "configures OpenSSL's build"
+  needed "build check lab lab-full memcheck peers test" "has make" "make" "builds OpenSSL"
+  needed "build check lab lab-full memcheck peers test" configures "perl" "configures OpenSSL's build"
 fi
-needed "lab test" "has ip" "iproute2" "ip, sets up the lab's network namespaces"
-needed "lab test peers" "has openssl" "openssl" "openssl s_client and s_server, as other ends; openssl verify"
+needed "lab lab-full test" "has ip" "iproute2" "ip, sets up the lab's network namespaces"
+needed "lab lab-full test peers" "has openssl" "openssl" "openssl s_client and s_server, as other ends; openssl verify"
 needed "memcheck" "has valgrind" "valgrind libc6-dbg" "watches every memory access of a test run"
-needed "test peers" "has gnutls-cli" "gnutls-bin" "gnutls-cli and gnutls-serv, as other ends"
-needed "peers" "has coap-server-openssl" "libcoap3-bin" "coap-server, as another other end"
-needed "test" "has socat" "socat" "another other end"
+needed "lab-full test peers" "has gnutls-cli" "gnutls-bin" "gnutls-cli and gnutls-serv, as other ends"
+needed "lab-full peers" "has coap-server-openssl" "libcoap3-bin" "coap-server, as another other end"
+needed "lab-full" "includes mbedtls/ssl.h" "libmbedtls-dev" "Mbed TLS, under the lab's small programs"
+needed "lab-full" "includes wolfssl/ssl.h" "libwolfssl-dev" "wolfSSL, under the lab's small programs"
+needed "lab-full test" "has socat" "socat" "another other end"
 needed "test" "has coap-client-openssl" "libcoap3-bin" "CoAP clients with DTLS and a server without"
 needed "test" "has radsecproxy" "radsecproxy" "asks over RADIUS/DTLS"
 needed "test" "has freeradius" "freeradius" "answers behind us, without DTLS"

@@ -70,8 +70,9 @@ static WOLFSSL *connection(WOLFSSL_CTX *context, int fd) {
     WOLFSSL *ssl = wolfSSL_new(context);
     if (ssl == NULL)
         die("wolfSSL_new", NULL, 0);
-    if (wolfSSL_set_fd(ssl, fd) != WOLFSSL_SUCCESS)
-        die("wolfSSL_set_fd", NULL, 0);
+    /* Not wolfSSL_set_fd: with that the library names a peer in each sendto, and none before the first answer. */
+    if (wolfSSL_set_dtls_fd_connected(ssl, fd) != WOLFSSL_SUCCESS)
+        die("wolfSSL_set_dtls_fd_connected", NULL, 0);
     return ssl;
 }
 

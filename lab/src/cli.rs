@@ -34,6 +34,10 @@ pub enum Command {
     List(ListArgs),
     /// Run scenarios and judge them.
     Run(Box<RunArgs>),
+    /// Play every server with every client, of all implementations that are installed.
+    Matrix(Box<MatrixArgs>),
+    /// List the implementations that can play, and where their programs are.
+    Adapters(AdaptersArgs),
     /// Play every case of a kind of fault, in every kind of handshake, on the simulator.
     Explore(ExploreArgs),
     /// Compare how long handshakes take on a lossy wire, simulated, with what flights and timers say.
@@ -122,6 +126,14 @@ pub struct RunArgs {
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Format::Text)]
     pub format: Format,
 
+    /// Where the programs are.
+    #[command(flatten)]
+    pub programs: ProgramArgs,
+}
+
+/// Where the programs are.
+#[derive(Debug, Args)]
+pub struct ProgramArgs {
     /// Where `dtls-server` and `dtls-client` are; beside `dtls-lab` by default.
     #[arg(long, value_name = "DIR")]
     pub bin_dir: Option<PathBuf>,
@@ -141,6 +153,83 @@ pub struct RunArgs {
 
 /// Where evidence goes if nobody says otherwise.
 pub const OUT: &str = "target/lab";
+
+/// `dtls-lab matrix`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Each cell is ok, FAIL, flaky (n of m with --repeat), unsupported or skipped; a letter stands for each \
+    scenario. What is known to fail stands in lab/expectations.toml with its reason.\n\nExamples:\n  \
+    dtls-lab matrix                                     everybody with everybody: a quarter of an hour\n  \
+    dtls-lab matrix --server gnutls --client 'openssl*,ours'\n  \
+    dtls-lab matrix 'icmp-*' loss-20 --repeat 5\n  \
+    dtls-lab matrix --adapters my-adapters --server mine"
+)]
+pub struct MatrixArgs {
+    /// Scenarios to play, by name or by a pattern with `*`; by default twenty that ask nothing of the ends but a
+    /// handshake and data.
+    #[arg(value_name = "NAME")]
+    pub names: Vec<String>,
+
+    /// Servers, by name or pattern; all of them by default.
+    #[arg(long, value_name = "ADAPTER", value_delimiter = ',')]
+    pub server: Vec<String>,
+
+    /// Clients, by name or pattern; all of them by default.
+    #[arg(long, value_name = "ADAPTER", value_delimiter = ',')]
+    pub client: Vec<String>,
+
+    /// How often each cell is played, each time with other chances.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=100))]
+    pub repeat: u8,
+
+    /// Over this address family.
+    #[arg(long, value_name = "FAMILY", value_enum, default_value_t = FamilyArg::Ipv4)]
+    pub family: FamilyArg,
+
+    /// Seed of every decision left to chance, in hexadecimal; a random one by default.
+    #[arg(long, value_name = "HEX", value_parser = parse_seed)]
+    pub seed: Option<u64>,
+
+    /// Read the scenarios from this folder instead of the built-in set.
+    #[arg(long, value_name = "DIR")]
+    pub scenarios: Option<PathBuf>,
+
+    /// Read more adapters from this folder; one of a name that exists replaces it.
+    #[arg(long, value_name = "DIR")]
+    pub adapters: Option<PathBuf>,
+
+    /// What is known to fail, instead of the built-in list.
+    #[arg(long, value_name = "FILE")]
+    pub expectations: Option<PathBuf>,
+
+    /// Runs at the same time, each in namespaces of its own. They mostly wait for timers.
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u8).range(1..=64))]
+    pub jobs: u8,
+
+    /// Where the evidence goes: a folder per run, and the link `latest`.
+    #[arg(long, value_name = "DIR", default_value = OUT)]
+    pub out: PathBuf,
+
+    /// How to print the matrix.
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Format::Text)]
+    pub format: Format,
+
+    /// Where the programs are.
+    #[command(flatten)]
+    pub programs: ProgramArgs,
+}
+
+/// `dtls-lab adapters`.
+#[derive(Debug, Args)]
+pub struct AdaptersArgs {
+    /// Read more adapters from this folder; one of a name that exists replaces it.
+    #[arg(long, value_name = "DIR")]
+    pub adapters: Option<PathBuf>,
+
+    /// Where the programs are.
+    #[command(flatten)]
+    pub programs: ProgramArgs,
+}
 
 /// `dtls-lab explore`.
 #[derive(Debug, Args)]

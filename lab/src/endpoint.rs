@@ -194,19 +194,39 @@ const fn headers(address: IpAddr) -> u16 {
 }
 
 impl Programs {
-    /// Says whether the programs for this role exist.
+    /// The program for this role.
     ///
     /// # Errors
     ///
     /// [`MissingProgram`] with its name and the remedy.
-    pub fn require(&self, adapter: &Adapter, role: Role) -> Result<(), MissingProgram> {
+    pub fn require(&self, adapter: &Adapter, role: Role) -> Result<PathBuf, MissingProgram> {
         let side = adapter
             .side(role)
             .ok_or_else(|| MissingProgram::NoSuchSide {
                 adapter: adapter.name.clone(),
                 role,
             })?;
-        self.find(adapter, role, &side.command).map(drop)
+        self.find(adapter, role, &side.command)
+    }
+
+    /// The command that prints the version, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// [`MissingProgram`] with its name and the remedy.
+    pub fn version_command(
+        &self,
+        adapter: &Adapter,
+        role: Role,
+    ) -> Result<Option<Command>, MissingProgram> {
+        self.require(adapter, role)?;
+        let Some((program, arguments)) = adapter.version.as_deref().and_then(<[_]>::split_first)
+        else {
+            return Ok(None);
+        };
+        let mut command = Command::new(self.locate(adapter, Role::Server, Path::new(program))?);
+        command.args(arguments);
+        Ok(Some(command))
     }
 
     /// The file of the program that a command of this adapter begins with.
@@ -221,6 +241,16 @@ impl Programs {
             .first()
             .map(|word| PathBuf::from(word.fill(&|_| OsString::new())))
             .unwrap_or_default();
+        self.locate(adapter, role, &name)
+    }
+
+    /// The file of the program of this name or path.
+    fn locate(
+        &self,
+        adapter: &Adapter,
+        role: Role,
+        name: &Path,
+    ) -> Result<PathBuf, MissingProgram> {
         let program = || name.display().to_string();
         let install = || adapter.install.clone();
         if adapter.required {
@@ -228,7 +258,7 @@ impl Programs {
                 Role::Server => (&self.server, "--server-bin"),
                 Role::Client => (&self.client, "--client-bin"),
             };
-            let path = named.clone().unwrap_or_else(|| self.folder.join(&name));
+            let path = named.clone().unwrap_or_else(|| self.folder.join(name));
             return if path.is_file() {
                 Ok(path)
             } else {
@@ -243,7 +273,7 @@ impl Programs {
             let path = adapter
                 .folder
                 .as_deref()
-                .map_or(name.clone(), |folder| folder.join(&name));
+                .map_or_else(|| name.to_owned(), |folder| folder.join(name));
             return if path.is_file() {
                 Ok(path)
             } else {
@@ -257,7 +287,7 @@ impl Programs {
         let path = std::env::var_os("PATH").unwrap_or_default();
         std::iter::once(self.folder.join(ENDPOINTS))
             .chain(std::env::split_paths(&path))
-            .map(|folder| folder.join(&name))
+            .map(|folder| folder.join(name))
             .find(|path| path.is_file())
             .ok_or_else(|| MissingProgram::NotInstalled {
                 program: program(),

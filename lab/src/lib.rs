@@ -37,6 +37,7 @@ pub mod record;
 pub mod icmp;
 pub mod rules;
 pub mod adapter;
+pub mod expectations;
 pub mod endpoint;
 pub mod observe;
 pub mod verdict;

@@ -1,18 +1,20 @@
 //! `dtls-lab`: flags, scenarios, runs, report, exit status. Main thread.
 #![forbid(unsafe_code)]
 
+mod crossplay;
 mod simulated;
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use clap::Parser;
 use dtls_certs::{PkiFiles, TestPki};
-use dtls_lab::adapter::Adapters;
+use dtls_lab::adapter::{Adapter, Adapters};
 use dtls_lab::cli::{
-    BackendArg, Cli, Command, FamilyArg, Format, ListArgs, OUT, RulesArgs, RunArgs,
+    BackendArg, Cli, Command, FamilyArg, Format, ListArgs, OUT, ProgramArgs, RulesArgs, RunArgs,
 };
 use dtls_lab::endpoint::{MissingProgram, Programs, Role};
 use dtls_lab::netns::{self, NamespaceError};
@@ -50,6 +52,12 @@ enum LabError {
     Save(#[from] SaveError),
     #[error("cannot read the report {} ({source}): name another with --report", path.display())]
     OldReport { path: PathBuf, source: io::Error },
+    #[error("no {role} is named `{name}`; those there are: {valid}")]
+    UnknownPlayer {
+        role: &'static str,
+        name: String,
+        valid: String,
+    },
     #[error("cannot make the test PKI: {0}")]
     Pki(#[from] dtls_certs::WriteError),
     #[error(transparent)]
@@ -85,6 +93,7 @@ impl LabError {
             | Self::Requirement(_)
             | Self::Unreadable { .. }
             | Self::NoFiles { .. }
+            | Self::UnknownPlayer { .. }
             | Self::OldReport { .. }
             | Self::Command(CommandError::Usage(_) | CommandError::Decisions { .. }) => 2,
             Self::Evidence { .. }
@@ -112,6 +121,10 @@ fn main() -> ExitCode {
             .map(exit)
             .map_err(LabError::from),
         Command::Rules(arguments) => rules(&arguments).map(|()| ExitCode::SUCCESS),
+        Command::Matrix(arguments) => crossplay::matrix(&arguments, now()),
+        Command::Adapters(arguments) => {
+            crossplay::list_adapters(&arguments).map(|()| ExitCode::SUCCESS)
+        }
         Command::Bugs(arguments) => bugs(&arguments).map(|()| ExitCode::SUCCESS),
     };
     done.unwrap_or_else(|error| {
@@ -212,8 +225,12 @@ fn run(arguments: &RunArgs) -> Result<ExitCode, LabError> {
         }),
         server: arguments.server.clone(),
         client: arguments.client.clone(),
+        pair: pair(&adapters, arguments),
     };
-    let plan = plan(&catalogue, &filter)?;
+    let mut plan = plan(&catalogue, &filter)?;
+    if arguments.scenarios.is_none() {
+        crossplay::built_in(&catalogue, &adapters)?.apply(&mut plan);
+    }
     let backend = match arguments.backend {
         BackendArg::Wire => Backend::Wire,
         BackendArg::Sim => Backend::Sim,
@@ -222,7 +239,7 @@ fn run(arguments: &RunArgs) -> Result<ExitCode, LabError> {
         let text = "--defect is planted in simulated ends: add --backend sim";
         return Err(CommandError::Usage(text.to_owned()).into());
     }
-    let programs = programs(arguments);
+    let programs = programs(&arguments.programs);
     if backend == Backend::Wire {
         require_ours(&programs, &plan)?;
         // Before any thread exists: the kernel lets only a process with one thread change its user namespace.
@@ -331,6 +348,12 @@ fn run(arguments: &RunArgs) -> Result<ExitCode, LabError> {
     Ok(exit(summary.unexpected == 0))
 }
 
+/// The implementations that `--server` and `--client` name, if both do.
+fn pair(adapters: &Adapters, arguments: &RunArgs) -> Option<(Arc<Adapter>, Arc<Adapter>)> {
+    let named = |name: &Option<String>| adapters.get(name.as_deref()?).cloned();
+    Some((named(&arguments.server)?, named(&arguments.client)?))
+}
+
 const fn exit(good: bool) -> ExitCode {
     if good {
         ExitCode::SUCCESS
@@ -394,7 +417,7 @@ fn toml_files(folder: &Path, what: &'static str) -> Result<Vec<(PathBuf, String)
 const BUILT_IN: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/scenarios.rs"));
 
 /// Where our programs are: where the flags say, else beside this one.
-fn programs(arguments: &RunArgs) -> Programs {
+fn programs(arguments: &ProgramArgs) -> Programs {
     let beside = std::env::current_exe()
         .ok()
         .and_then(|path| path.parent().map(Path::to_owned))

@@ -3,6 +3,7 @@
 
 mod json;
 mod junit;
+mod matrix;
 pub mod page;
 mod rules;
 mod save;
@@ -25,6 +26,7 @@ use crate::verdict::Verdict;
 
 pub use json::write_json;
 pub use junit::write_junit;
+pub use matrix::{Cell, Matrix, Player, State, write_matrix};
 pub use rules::{BugRow, RuleRow, Tally, Verdicts, bug_rows, rule_rows, write_bugs, write_rules};
 pub use save::{SaveError, save, save_oracle, save_page};
 pub use table::write_table;
@@ -160,9 +162,19 @@ impl Row {
         seed: u64,
         backend: Backend,
     ) -> Self {
-        let known = job.play.fails_because.clone();
+        // Where nothing else is wrong with the wire, a rule that an end is known to break is broken.
+        let kept = job.play.waived.iter().find(|(rule, waiver)| {
+            let must_show = job.scenario.control.is_none() && !waiver.sometimes;
+            must_show && !finished.broken.contains(*rule)
+        });
+        let known = match kept {
+            Some((_, waiver)) if finished.verdict == Verdict::Pass => Some(waiver.reason.clone()),
+            _ => job.play.fails_because.clone(),
+        };
+        let may_pass = job.play.may_pass && kept.is_none();
         let status = match (&finished.verdict, &known) {
             (Verdict::Pass, None) => Status::Pass,
+            (Verdict::Pass, Some(_)) if may_pass => Status::Pass,
             (Verdict::Pass, Some(_)) => Status::UnexpectedPass,
             (Verdict::Fail(_), Some(_)) => Status::KnownFailure,
             (Verdict::Fail(_), None) => Status::Fail,
@@ -175,13 +187,21 @@ impl Row {
         };
         let why = match (status, &known) {
             (Status::UnexpectedPass, Some(reason)) => {
-                format!("the scenario says it fails because {reason}; correct its `fails_because`")
+                format!(
+                    "it was known to fail because {reason}; correct the scenario's `fails_because`, or the \
+                     expectation"
+                )
             }
             _ => {
                 let why = Some(finished.verdict.why()).filter(|why| !why.is_empty());
-                let remarks = finished.remarks.iter().map(String::as_str);
-                why.into_iter()
-                    .chain(remarks)
+                let waived = job.play.waived.iter();
+                let waived = waived
+                    .filter(|(rule, _)| finished.broken.contains(*rule))
+                    .map(|(rule, waiver)| format!("breaks {rule}, as known: {}", waiver.reason));
+                why.map(str::to_owned)
+                    .into_iter()
+                    .chain(finished.remarks.iter().cloned())
+                    .chain(waived)
                     .collect::<Vec<_>>()
                     .join("; ")
             }
@@ -206,7 +226,7 @@ impl Row {
             handshake_only: finished.handshake_only,
             known,
             evidence: finished.evidence.as_deref().map(path_text),
-            replay: replay(job, seed, backend),
+            replay: replay(job, job.seed(seed), backend),
             sketch: finished.sketch.clone(),
         }
     }

@@ -9,6 +9,7 @@ mod evidence;
 mod made_up;
 mod stage;
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use crate::netns::{NamespaceError, Network, server_addr};
 use crate::observe::sketch::Sketch;
 use crate::relay::Relay;
 use crate::report::replay;
+use crate::rules::RuleId;
 use crate::scenario::{Family, Play, Scenario};
 use crate::sim::Shape;
 use crate::verdict::{Need, Observation, Skip, Verdict, judge};
@@ -76,6 +78,8 @@ pub struct Job<'a> {
     pub family: Family,
     /// Between whom.
     pub play: Play,
+    /// How often it is played besides; each has chances of its own.
+    pub repetition: u32,
 }
 
 /// What became of a run.
@@ -91,6 +95,8 @@ pub struct Finished {
     pub handshake_only: bool,
     /// What else a person should know.
     pub remarks: Vec<String>,
+    /// Rules that an end has broken.
+    pub broken: BTreeSet<RuleId>,
     /// Where the evidence lies, if it came to any.
     pub evidence: Option<PathBuf>,
     /// What there is to draw, if it was played.
@@ -110,6 +116,7 @@ impl Finished {
                 .then(|| handshakes.iter().map(|one| one.resent()).sum()),
             handshake_only: seen.not_tried().is_some(),
             remarks: remarks(seen),
+            broken: seen.trace.rules.broken().keys().copied().collect(),
             evidence: Some(evidence),
             sketch: Some(Arc::new(Sketch::of(&seen.trace))),
             took: Duration::ZERO,
@@ -124,6 +131,7 @@ impl Finished {
             resent: None,
             handshake_only: false,
             remarks: Vec::new(),
+            broken: BTreeSet::new(),
             evidence: None,
             sketch: None,
             took: Duration::ZERO,
@@ -132,7 +140,20 @@ impl Finished {
 }
 
 impl Job<'_> {
-    /// Name of the run's folder; also what its chances depend on besides the seed.
+    /// Name of the run's folder.
+    pub fn folder(&self) -> String {
+        match self.repetition {
+            0 => self.slug(),
+            more => format!("{}.{}", self.slug(), more + 1),
+        }
+    }
+
+    /// The seed of this run where all have this one.
+    pub fn seed(&self, seed: u64) -> u64 {
+        seed.wrapping_add(self.repetition.into())
+    }
+
+    /// What the run is, for its folder; also what its chances depend on besides the seed.
     pub fn slug(&self) -> String {
         let side =
             |role| label(&self.play, role).replace(|c: char| !c.is_ascii_alphanumeric(), "-");
@@ -195,6 +216,9 @@ impl Lab {
             let need = Need::Sim;
             return Finished::untried(Verdict::Skipped(Skip { need, why }));
         }
+        if let Some(why) = &job.play.impossible {
+            return Finished::untried(Verdict::Unsupported(why.clone()));
+        }
         for role in [Role::Server, Role::Client] {
             let end = job.play.end(role);
             if let Err(missing) = self.programs.require(end, role) {
@@ -209,7 +233,7 @@ impl Lab {
                 return Finished::untried(verdict);
             }
         }
-        let evidence = self.evidence.join(job.slug());
+        let evidence = self.evidence.join(job.folder());
         match self.observe(job, &evidence) {
             Ok(seen) => {
                 let verdict = judge(job.scenario, &job.play, &seen);
@@ -236,7 +260,7 @@ impl Lab {
             source,
         };
         std::fs::create_dir_all(evidence).map_err(trouble)?;
-        let command = format!("{}\n", replay(job, self.seed, Backend::Wire));
+        let command = format!("{}\n", replay(job, job.seed(self.seed), Backend::Wire));
         std::fs::write(evidence.join("replay"), command).map_err(trouble)?;
         write_authorities(job.scenario, &self.pki, evidence).map_err(trouble)?;
         let network = Network::build(job.family)?;
@@ -244,7 +268,7 @@ impl Lab {
             network.single_client_port()?;
         }
         let (origin, started) = (now(), SystemTime::now());
-        let engine = Engine::new(job.scenario, seed_of(self.seed, &job.slug()));
+        let engine = Engine::new(job.scenario, seed_of(job.seed(self.seed), &job.slug()));
         let relay = Relay::start(&network, engine, origin)?;
         let mut stage = Stage {
             job,

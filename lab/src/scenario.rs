@@ -164,9 +164,39 @@ pub struct Play {
     /// Why this play cannot meet the expectation, where that is the very point; the run is red if
     /// it meets it all the same. `None`: it must meet it.
     pub fails_because: Option<String>,
+    /// Whether it may meet it nevertheless, at times.
+    pub may_pass: bool,
+    /// Why these ends cannot play it at all.
+    pub impossible: Option<String>,
+    /// Rules that an end is known to break, whatever the scenario; the others still hold.
+    pub waived: BTreeMap<RuleId, Waiver>,
+}
+
+/// Why a rule is not held against the ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waiver {
+    /// Who breaks it, and how.
+    pub reason: String,
+    /// Whether not every run shows it.
+    pub sometimes: bool,
 }
 
 impl Play {
+    /// Both ends as they are, without anything known about them.
+    #[must_use]
+    pub fn between(server: &Arc<Adapter>, client: &Arc<Adapter>) -> Self {
+        Self {
+            server: Arc::clone(server),
+            client: Arc::clone(client),
+            server_args: Vec::new(),
+            client_args: Vec::new(),
+            fails_because: None,
+            may_pass: false,
+            impossible: None,
+            waived: BTreeMap::new(),
+        }
+    }
+
     /// Who plays this role.
     #[must_use]
     pub fn end(&self, role: Role) -> &Arc<Adapter> {

@@ -3,9 +3,11 @@
 //! A run waits for its control: the same endpoints over the same wire without the fault. Where that
 //! does not pass, the fault proves nothing and the run is not tried.
 
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
+use crate::adapter::Adapter;
 use crate::clock::now;
 use crate::endpoint::Role;
 use crate::report::quoted;
@@ -24,6 +26,8 @@ pub struct Filter {
     pub server: Option<String>,
     /// Only this client.
     pub client: Option<String>,
+    /// Who plays a scenario that is named and has no play of its own between the two.
+    pub pair: Option<(Arc<Adapter>, Arc<Adapter>)>,
 }
 
 impl Filter {
@@ -63,7 +67,8 @@ impl Filter {
 }
 
 /// Whether `name` is what `pattern` means; each `*` stands for any characters.
-fn matches(pattern: &str, name: &str) -> bool {
+#[must_use]
+pub fn matches(pattern: &str, name: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == name,
         Some((start, rest)) => name.strip_prefix(start).is_some_and(|name| {
@@ -105,7 +110,42 @@ pub struct Planned<'a> {
 ///
 /// [`PlanError`] when that is none.
 pub fn plan<'a>(catalogue: &'a Catalogue, filter: &Filter) -> Result<Vec<Planned<'a>>, PlanError> {
-    for name in &filter.names {
+    check_names(catalogue, &filter.names)?;
+    let mut plan = Vec::new();
+    let mut index = BTreeMap::new();
+    for scenario in catalogue.iter().filter(|scenario| filter.wants(scenario)) {
+        for &family in scenario
+            .families
+            .iter()
+            .filter(|family| filter.family.is_none_or(|wanted| wanted == **family))
+        {
+            let mut plays: Vec<Play> = scenario.plays.clone();
+            plays.retain(|play| filter.wants_play(play));
+            if let ([], false, Some((server, client))) =
+                (plays.as_slice(), filter.names.is_empty(), &filter.pair)
+            {
+                plays.push(Play::between(server, client));
+            }
+            for play in plays {
+                let job = Job {
+                    scenario,
+                    family,
+                    play,
+                    repetition: 0,
+                };
+                add(&mut plan, &mut index, catalogue, job);
+            }
+        }
+    }
+    if plan.is_empty() {
+        return Err(PlanError::NothingLeft);
+    }
+    Ok(plan)
+}
+
+/// Each name means a scenario.
+fn check_names(catalogue: &Catalogue, names: &[String]) -> Result<(), PlanError> {
+    for name in names {
         if !catalogue
             .iter()
             .any(|scenario| matches(name, &scenario.name))
@@ -119,37 +159,79 @@ pub fn plan<'a>(catalogue: &'a Catalogue, filter: &Filter) -> Result<Vec<Planned
             });
         }
     }
-    let mut plan = Vec::new();
-    for scenario in catalogue.iter().filter(|scenario| filter.wants(scenario)) {
-        for &family in scenario
-            .families
+    Ok(())
+}
+
+/// Which runs a matrix has.
+#[derive(Debug)]
+pub struct Grid<'a> {
+    /// Names of scenarios or patterns with `*`.
+    pub names: &'a [String],
+    /// Over this family.
+    pub family: Family,
+    /// Who serves.
+    pub servers: &'a [Arc<Adapter>],
+    /// Who connects.
+    pub clients: &'a [Arc<Adapter>],
+    /// How often each is played, with chances of its own.
+    pub repeat: u32,
+}
+
+/// All runs of a matrix with their controls, and the scenarios in order of their first name.
+///
+/// # Errors
+///
+/// A name that no scenario has, or no run at all.
+pub fn plan_matrix<'a>(
+    catalogue: &'a Catalogue,
+    grid: &Grid<'_>,
+) -> Result<(Vec<Planned<'a>>, Vec<&'a Scenario>), PlanError> {
+    check_names(catalogue, grid.names)?;
+    let mut scenarios: Vec<&Scenario> = Vec::new();
+    for name in grid.names {
+        for scenario in catalogue.iter().filter(|it| matches(name, &it.name)) {
+            let known = scenarios.iter().any(|it| it.name == scenario.name);
+            if !known && scenario.families.contains(&grid.family) {
+                scenarios.push(scenario);
+            }
+        }
+    }
+    let (mut plan, mut index) = (Vec::new(), BTreeMap::new());
+    for &scenario in &scenarios {
+        for (server, client) in grid
+            .servers
             .iter()
-            .filter(|family| filter.family.is_none_or(|wanted| wanted == **family))
+            .flat_map(|server| grid.clients.iter().map(move |client| (server, client)))
         {
-            for play in scenario.plays.iter().filter(|play| filter.wants_play(play)) {
-                add(
-                    &mut plan,
-                    catalogue,
-                    Job {
-                        scenario,
-                        family,
-                        play: play.clone(),
-                    },
-                );
+            let plain = Play::between(server, client);
+            let known = scenario.plays.iter().find(|known| is_same(known, &plain));
+            for repetition in 0..grid.repeat {
+                let job = Job {
+                    scenario,
+                    family: grid.family,
+                    play: known.cloned().unwrap_or_else(|| plain.clone()),
+                    repetition,
+                };
+                add(&mut plan, &mut index, catalogue, job);
             }
         }
     }
     if plan.is_empty() {
         return Err(PlanError::NothingLeft);
     }
-    Ok(plan)
+    Ok((plan, scenarios))
 }
 
 /// Adds a run and what it depends on, unless it is there; its index.
-fn add<'a>(plan: &mut Vec<Planned<'a>>, catalogue: &'a Catalogue, job: Job<'a>) -> usize {
-    let slug = job.slug();
-    if let Some(index) = plan.iter().position(|planned| planned.job.slug() == slug) {
-        return index;
+fn add<'a>(
+    plan: &mut Vec<Planned<'a>>,
+    index: &mut BTreeMap<String, usize>,
+    catalogue: &'a Catalogue,
+    job: Job<'a>,
+) -> usize {
+    let folder = job.folder();
+    if let Some(index) = index.get(&folder) {
+        return *index;
     }
     let control = job
         .scenario
@@ -158,17 +240,16 @@ fn add<'a>(plan: &mut Vec<Planned<'a>>, catalogue: &'a Catalogue, job: Job<'a>) 
         .and_then(|name| catalogue.get(name));
     let control = control.map(|scenario| {
         let play = control_play(scenario, &job);
-        add(
-            plan,
-            catalogue,
-            Job {
-                scenario,
-                family: job.family,
-                play,
-            },
-        )
+        let control = Job {
+            scenario,
+            family: job.family,
+            play,
+            repetition: 0,
+        };
+        add(plan, index, catalogue, control)
     });
     plan.push(Planned { job, control });
+    index.insert(folder, plan.len() - 1);
     plan.len() - 1
 }
 
@@ -182,13 +263,14 @@ fn control_play(control: &Scenario, job: &Job<'_>) -> Play {
         // One client and many are different commands with different flags.
         play.client_args.clear();
     }
-    let same = |known: &&Play| {
-        Play {
-            fails_because: None,
-            ..(*known).clone()
-        } == play
-    };
-    control.plays.iter().find(same).cloned().unwrap_or(play)
+    let same = control.plays.iter().find(|known| is_same(known, &play));
+    same.cloned().unwrap_or(play)
+}
+
+/// Whether these are the same ends with the same arguments.
+fn is_same(one: &Play, other: &Play) -> bool {
+    let ends = |play: &Play| [Role::Server, Role::Client].map(|role| label(play, role));
+    ends(one) == ends(other)
 }
 
 /// What a watcher is told while the runs go on.

@@ -125,6 +125,8 @@ pub struct Observation {
     pub load: Option<BTreeMap<String, u64>>,
     /// The server's counters, where it prints some.
     pub counters: Option<BTreeMap<String, u64>>,
+    /// When the lab began to end the programs.
+    pub over: Option<Duration>,
     /// When the client was killed, where that is the point.
     pub client_killed: Option<Duration>,
     /// KiB of the server's memory before and after what attackers did.

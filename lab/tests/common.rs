@@ -1,5 +1,7 @@
 //! What the lab's tests share: the lab as a person calls it, and folders of made-up scenarios.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -26,16 +28,46 @@ impl TestLab {
         self
     }
 
+    /// Adds an adapter file; the first makes `--adapters` point here.
+    pub(crate) fn adapter(&self, name: &str, text: &str) -> &Self {
+        let folder = self.adapters();
+        std::fs::create_dir_all(&folder).expect("the folder is ours");
+        std::fs::write(folder.join(format!("{name}.toml")), text).expect("the folder is ours");
+        self
+    }
+
+    /// Puts a shell script beside the adapters.
+    pub(crate) fn program(&self, name: &str, script: &str) -> &Self {
+        let folder = self.adapters();
+        std::fs::create_dir_all(&folder).expect("the folder is ours");
+        let path = folder.join(name);
+        std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).expect("the folder is ours");
+        std::fs::set_permissions(&path, Permissions::from_mode(0o755)).expect("it is ours");
+        self
+    }
+
     /// `dtls-lab run` with these arguments, evidence and scenarios in our folders.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        self.verb("run", arguments)
+    }
+
+    /// `dtls-lab matrix`, likewise.
+    pub(crate) fn matrix(&self, arguments: &[&str]) -> Command {
+        self.verb("matrix", arguments)
+    }
+
+    fn verb(&self, verb: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_dtls-lab"));
         command
-            .arg("run")
+            .arg(verb)
             .args(arguments)
             .arg("--out")
             .arg(self.out());
         if self.scenarios().is_dir() {
             command.arg("--scenarios").arg(self.scenarios());
+        }
+        if self.adapters().is_dir() {
+            command.arg("--adapters").arg(self.adapters());
         }
         command
             .env_remove("LAB_REQUIRE")
@@ -70,6 +102,10 @@ impl TestLab {
 
     pub(crate) fn path(&self) -> &Path {
         self.folder.path()
+    }
+
+    fn adapters(&self) -> PathBuf {
+        self.folder.path().join("adapters")
     }
 
     fn scenarios(&self) -> PathBuf {

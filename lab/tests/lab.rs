@@ -7,6 +7,7 @@ mod common;
 
 mod can_fail;
 mod cli;
+mod endpoints;
 mod replay;
 mod report;
 mod simulator;

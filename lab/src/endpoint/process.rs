@@ -200,6 +200,13 @@ impl Process {
             .collect()
     }
 
+    /// The first line on either stream that is wanted.
+    pub fn first_line(&self, wanted: impl Fn(&str) -> bool) -> Option<String> {
+        let state = self.output.lock();
+        let mut texts = state.lines.iter().map(|(_, line)| line.text.trim());
+        texts.find(|text| wanted(text)).map(str::to_owned)
+    }
+
     /// The line that says best how it ended, for a person's eye: the last one that speaks of
     /// trouble, else the last on stderr, else the last.
     pub fn last_words(&self) -> Option<String> {
@@ -356,6 +363,7 @@ fn copy_lines(
         let mut begun: Vec<u8> = Vec::new();
         // The bound keeps a process gone wild from filling our memory and the disk.
         let mut budget = MAX_OUTPUT;
+        let mut told = false;
         loop {
             let read = match pipe.read(&mut chunk) {
                 Ok(0) => break,
@@ -365,7 +373,7 @@ fn copy_lines(
             };
             let kept = read.min(budget);
             budget -= kept;
-            if kept == 0 {
+            if kept < read && std::mem::replace(&mut told, true) {
                 continue;
             }
             begun.extend(&chunk[..kept]);
@@ -407,13 +415,15 @@ fn text_of(bytes: &[u8]) -> String {
 }
 
 fn write_log(log: &Mutex<File>, stream: Stream, at: Duration, lines: &[String]) {
-    let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
+    let label = stream.label();
+    // One write for all of them: a program may print a million.
+    let mut block = String::new();
     for text in lines {
-        let label = stream.label();
-        if let Err(error) = writeln!(log, "{:10.6} {label} {text}", at.as_secs_f64()) {
-            log::warn!("cannot write a log: {error}");
-            return;
-        }
+        block += &format!("{:10.6} {label} {text}\n", at.as_secs_f64());
+    }
+    let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Err(error) = log.write_all(block.as_bytes()) {
+        log::warn!("cannot write a log: {error}");
     }
 }
 

@@ -42,37 +42,36 @@ impl Stage<'_> {
             let why = format!("{why}: nothing tells whether data flows after the fault");
             return Err(RunError::Unsupported(why));
         }
+        let counts = self.setting.counts_for_itself(&play.client);
+        if counts && !matches!(talk, Talk::Lines { echoed: true }) {
+            let why = format!(
+                "{} counts what comes back, and {} sends nothing back",
+                play.client, play.server
+            );
+            return Err(RunError::Unsupported(why));
+        }
         let command = programs
             .server_command(play, &self.setting)
             .map_err(RunError::Unsupported)?;
         network.server.enter()?;
         let mut server = Process::spawn(command, &self.log(Role::Server), self.origin)?;
         if !self.listens(&mut server) {
+            // Its pipes close a moment before its status can be had.
+            let ended = server.wait_until(now() + SLICE).is_some();
             let last_words = server.last_words().unwrap_or_else(|| {
-                let still = server.exit_status().is_none();
-                if still {
-                    format!(
-                        "it still runs after {} s and has said nothing",
-                        START_UP.as_secs()
-                    )
-                } else {
+                if ended {
                     "it ended without a word".to_owned()
+                } else {
+                    "it still runs and has said nothing".to_owned()
                 }
             });
-            // Its pipes close a moment before its status can be had.
-            server.wait_until(now() + SLICE);
             if ending(&mut server, self.origin).unsupported {
                 return Err(RunError::Unsupported(last_words));
             }
             return Err(RunError::NotListening(last_words));
         }
         network.client.enter()?;
-        let counts_for_itself = self.setting.counts_for_itself(&play.client);
-        let turns = if counts_for_itself {
-            1
-        } else {
-            scenario.clients
-        };
+        let turns = if counts { 1 } else { scenario.clients };
         for turn in 0..turns - 1 {
             let mut client = self.start_client(programs, turn)?;
             let exchange = self.shake_hands(turn, &mut server, &mut client);
@@ -88,7 +87,7 @@ impl Stage<'_> {
         let mut client = self.start_client(programs, turns - 1)?;
         let mut seen = Observation::default();
         match scenario.expect.outcome {
-            Outcome::Echo if counts_for_itself => self.wait_for_end(&mut client),
+            Outcome::Echo if counts => self.wait_for_end(&mut client),
             Outcome::Echo => {
                 seen.exchange = self.talk(turns - 1, &mut server, &mut client, &mut seen);
             }
@@ -115,10 +114,11 @@ impl Stage<'_> {
         if let Some(bound) = self.job.scenario.expect.threads_left {
             seen.threads_left = self.settle_threads(&server, bound);
         }
+        seen.over = Some(now().saturating_duration_since(self.origin));
         seen.client = ending(&mut client, self.origin);
         seen.server = ending(&mut server, self.origin);
         seen.client.killed = !close(&mut client);
-        if counts_for_itself {
+        if counts {
             seen.load = json_numbers(&client);
         }
         let lost_by_kernel = lost_for_want_of_room(server.pid());

@@ -353,15 +353,7 @@ fn plays(
         let clients = USUAL_CLIENTS.into_iter().filter_map(known);
         return Ok(clients
             .filter(|client| !at_once || can_be_many(client))
-            .filter_map(|client| {
-                Some(Play {
-                    server: server.clone()?,
-                    client,
-                    server_args: Vec::new(),
-                    client_args: Vec::new(),
-                    fails_because: None,
-                })
-            })
+            .filter_map(|client| Some(Play::between(server.as_ref()?, &client)))
             .collect());
     }
     let mut plays = Vec::new();
@@ -379,11 +371,10 @@ fn plays(
             );
         }
         plays.push(Play {
-            server,
-            client,
             server_args: play.server_args,
             client_args: play.client_args,
             fails_because: play.fails_because,
+            ..Play::between(&server, &client)
         });
     }
     Ok(plays)

@@ -110,6 +110,7 @@ fn filter_is_told_as_a_shell_takes_it() {
         family: Some(Family::Ipv6),
         server: Some("openssl -listen".to_owned()),
         client: None,
+        pair: None,
     };
     assert_eq!(
         filter.arguments(),

@@ -88,7 +88,7 @@ pub(super) fn endpoints(
         ));
     }
     // First: a rule says more about an end than what came of breaking it.
-    rules(seen)?;
+    rules(play, seen)?;
     match scenario.expect.outcome {
         Outcome::Echo => {
             echo(scenario, seen)?;
@@ -346,15 +346,18 @@ fn server_growth(scenario: &Scenario, seen: &Observation) -> Result<(), String> 
 }
 
 /// The rules that every run is held to.
-fn rules(seen: &Observation) -> Result<(), String> {
-    let broken = seen.trace.rules.broken();
-    if broken.is_empty() {
-        return Ok(());
-    }
-    let words: Vec<String> = broken
+fn rules(play: &Play, seen: &Observation) -> Result<(), String> {
+    let words: Vec<String> = seen
+        .trace
+        .rules
+        .broken()
         .iter()
+        .filter(|(rule, _)| !play.waived.contains_key(*rule))
         .map(|(rule, what)| format!("{rule}: {what}"))
         .collect();
+    if words.is_empty() {
+        return Ok(());
+    }
     Err(words.join("; "))
 }
 
@@ -471,8 +474,10 @@ fn answer_to_forgery(seen: &Observation) -> Option<String> {
     for event in &seen.trace.events {
         match (&event.kind, newest) {
             (EventKind::Forged { what, .. }, _) => newest = Some((event.at, what)),
+            // Later ones are the farewells of programs that the lab asks to end.
             (EventKind::Offered(decision), Some((forged_at, what)))
-                if decision.what.contains("alert") =>
+                if decision.what.contains("alert")
+                    && seen.over.is_none_or(|over| event.at < over) =>
             {
                 let who = match decision.direction {
                     Direction::ToServer => "client",

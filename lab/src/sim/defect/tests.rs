@@ -413,6 +413,7 @@ fn red(catalogue: &Catalogue, defect: Option<Defect>) -> BTreeMap<String, String
         family: Some(Family::Ipv4),
         server: ours.clone(),
         client: ours,
+        pair: None,
     };
     let plan = plan(catalogue, &filter).expect("there are scenarios");
     let run = |job: &crate::run::Job<'_>| {
