@@ -21,7 +21,7 @@ SOAK_ARGS ?=
 TARGET ?= record_filter
 TIME ?= 60
 
-.PHONY: help deps build certs run test test-shared memcheck lab lab-shared lab-full endpoints bench bench-peers fuzz soak soak-short fmt check ci clean
+.PHONY: help deps build certs run test test-shared memcheck lab lab-shared lab-netem lab-full endpoints bench bench-peers fuzz soak soak-short fmt check ci clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -87,6 +87,16 @@ lab-full: ## the matrix of all implementations and all explorations: some 20 min
 	$(BIN)/dtls-lab matrix $(LAB_ARGS)
 	$(OUT)/release/dtls-lab explore
 
+# Those whose faults are links alone, which the kernel's netem can make.
+NETEM_SCENARIOS := burst-ge jitter-reorder-duplicate longrtt-750ms 'loss-*' rate-32kbit-long-chain
+
+lab-netem: ## the lab's links made by a kernel's netem, in User-Mode Linux, and compared with our wire's
+	@scripts/deps.sh lab
+	@scripts/deps.sh lab-netem
+	cargo build --locked --workspace
+	UML_TIMEOUT=600 scripts/uml.sh $(BIN)/dtls-lab compare
+	LAB_REQUIRE=netem UML_TIMEOUT=600 scripts/uml.sh $(BIN)/dtls-lab run --backend netem --jobs 4 $(NETEM_SCENARIOS) $(LAB_ARGS)
+
 bench: ## measure datagrams, handshakes, memory and the load generator (release build)
 	@scripts/deps.sh build
 	cargo build --locked --release -p dtls-server -p dtls-client
@@ -126,7 +136,7 @@ check: ## format, clippy, documentation; dependency direction, tests named in do
 	scripts/check-deps.sh
 	scripts/check-docs.sh
 
-ci: check test test-shared lab lab-shared soak-short ## everything a change must pass
+ci: check test test-shared lab lab-shared lab-netem soak-short ## everything a change must pass
 
 clean: ## remove everything that was built
 	cargo clean

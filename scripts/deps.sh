@@ -4,10 +4,10 @@
 # Exit codes: 0 everything is there; 2 wrong usage; 3 something is missing and cannot be installed.
 set -euo pipefail
 
-usage="usage: scripts/deps.sh build|check|lab|lab-full|memcheck|peers|test|all"
+usage="usage: scripts/deps.sh build|check|lab|lab-full|lab-netem|memcheck|peers|test|all"
 what=${1:-}
 case $what in
-build | check | lab | lab-full | memcheck | peers | test | all) ;;
+build | check | lab | lab-full | lab-netem | memcheck | peers | test | all) ;;
 *)
   echo "deps: no such set of tools: '$what'; $usage" >&2
   exit 2
@@ -66,6 +66,9 @@ else
   needed "build check lab lab-full memcheck peers test" configures "perl" "configures OpenSSL's build"
 fi
 needed "lab lab-full test" "has ip" "iproute2" "ip, sets up the lab's network namespaces"
+needed "lab lab-netem" "has tc" "iproute2" "tc, asks the kernel for netem"
+needed "lab-netem" "has linux.uml" "user-mode-linux" "a kernel with netem, as an ordinary program"
+needed "lab-netem" "has modprobe" "kmod" "loads that kernel's modules"
 needed "lab lab-full test peers" "has openssl" "openssl" "openssl s_client and s_server, as other ends; openssl verify"
 needed "memcheck" "has valgrind" "valgrind libc6-dbg" "watches every memory access of a test run"
 needed "lab-full test peers" "has gnutls-cli" "gnutls-bin" "gnutls-cli and gnutls-serv, as other ends"

@@ -15,7 +15,7 @@ use dtls_lab::endpoint::{Programs, Role};
 use dtls_lab::expectations::Expectations;
 use dtls_lab::netns;
 use dtls_lab::report::{Cell, Matrix, Player, Required, Row, write_json, write_matrix};
-use dtls_lab::run::{Asked, Backend, Job, Lab};
+use dtls_lab::run::{Asked, Backend, Choice, Job, Lab};
 use dtls_lab::scenario::{Catalogue, Family};
 use dtls_lab::schedule::{Grid, Progress, matches, plan_matrix, run_all};
 
@@ -91,6 +91,7 @@ pub(crate) fn matrix(arguments: &MatrixArgs, started: Instant) -> Result<ExitCod
         evidence: evidence.clone(),
         pki: PkiFiles::in_dir(&pki),
         asked: Asked::default(),
+        choice: Choice::Only(Backend::Wire),
     };
     if arguments.format == Format::Text {
         writeln!(

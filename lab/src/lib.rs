@@ -4,6 +4,7 @@
 //! lab/scenarios/*.toml
 //!      │
 //!  scenario ── schedule ── run ─┬─ netns     three network namespaces, two veth pairs
+//!                               ├─ netem     the kernel's links in place of the wire's
 //!                               ├─ relay     the wire between them: engine, sockets, clock
 //!                               │    └─ wire   rules and seed: a fate for each datagram
 //!                               ├─ endpoint  the programs under test, as their adapters start them
@@ -29,7 +30,9 @@ pub mod run;
 pub mod sim;
 pub mod explore;
 pub mod oracle;
+pub mod compare;
 pub mod netns;
+pub mod netem;
 pub mod relay;
 pub mod wire;
 pub mod packet;

@@ -14,18 +14,24 @@ use clap::Parser;
 use dtls_certs::{PkiFiles, TestPki};
 use dtls_lab::adapter::{Adapter, Adapters};
 use dtls_lab::cli::{
-    BackendArg, Cli, Command, FamilyArg, Format, ListArgs, OUT, ProgramArgs, RulesArgs, RunArgs,
+    BackendArg, Cli, Command, CompareArgs, FamilyArg, Format, ListArgs, OUT, ProgramArgs,
+    RulesArgs, RunArgs,
 };
+use dtls_lab::compare::{self, NotCompared, Question};
 use dtls_lab::endpoint::{MissingProgram, Programs, Role};
+use dtls_lab::netem;
 use dtls_lab::netns::{self, NamespaceError};
 use dtls_lab::report::{
-    Report, Required, Row, SaveError, Summary, Verdicts, bug_rows, rule_rows, save, write_bugs,
-    write_json, write_rules, write_table,
+    Report, Required, Row, SaveError, Summary, Verdicts, backend_flag, bug_rows, rule_rows, save,
+    write_bugs, write_json, write_rules, write_table,
 };
-use dtls_lab::run::{Asked, Backend, Finished, Job, Lab, evidence_folder, label, newest_reports};
+use dtls_lab::run::{
+    Asked, Backend, Choice, Finished, Job, Lab, evidence_folder, label, newest_reports,
+};
 use dtls_lab::scenario::{Catalogue, Family, Refusal};
 use dtls_lab::schedule::{Filter, PlanError, Planned, Progress, plan, run_all};
 use dtls_lab::sim::{SimulationError, Simulator};
+use dtls_lab::verdict::Need;
 use indicatif::{ProgressBar, ProgressStyle};
 use simulated::CommandError;
 
@@ -62,6 +68,10 @@ enum LabError {
     Pki(#[from] dtls_certs::WriteError),
     #[error(transparent)]
     Namespace(#[from] NamespaceError),
+    #[error(transparent)]
+    Compare(#[from] NotCompared),
+    #[error("LAB_REQUIRE=netem: {0}")]
+    Netem(netem::Missing),
     #[error(transparent)]
     Missing(#[from] MissingProgram),
     #[error(transparent)]
@@ -100,6 +110,8 @@ impl LabError {
             | Self::Save(_)
             | Self::Pki(_)
             | Self::Namespace(_)
+            | Self::Compare(_)
+            | Self::Netem(_)
             | Self::Missing(_)
             | Self::Simulator(_)
             | Self::Command(_)
@@ -120,6 +132,7 @@ fn main() -> ExitCode {
         Command::Explore(arguments) => simulated::explore(&arguments, &progress_bar(0))
             .map(exit)
             .map_err(LabError::from),
+        Command::Compare(arguments) => compare(&arguments).map(exit),
         Command::Rules(arguments) => rules(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Matrix(arguments) => crossplay::matrix(&arguments, now()),
         Command::Adapters(arguments) => {
@@ -211,6 +224,23 @@ fn verdicts(reports: &[PathBuf]) -> Result<Verdicts, LabError> {
     Ok(verdicts)
 }
 
+/// Compares wire and netem; whether they agree.
+fn compare(arguments: &CompareArgs) -> Result<bool, LabError> {
+    netns::claim_privileges()?;
+    let question = Question {
+        datagrams: arguments.datagrams,
+        seed: arguments.seed.unwrap_or_else(rand::random),
+    };
+    let bar = progress_bar(0);
+    let rows = question.answer(&|link| bar.set_message(link.to_owned()))?;
+    bar.finish_and_clear();
+    match arguments.format {
+        Format::Text => compare::report::write_table(&mut anstream::stdout().lock(), &rows)?,
+        Format::Json => write_json(&mut io::stdout().lock(), &rows)?,
+    }
+    Ok(rows.iter().all(|row| row.agrees))
+}
+
 fn run(arguments: &RunArgs) -> Result<ExitCode, LabError> {
     let (started, started_at) = (now(), SystemTime::now());
     let required = std::env::var("LAB_REQUIRE").unwrap_or_default();
@@ -226,21 +256,20 @@ fn run(arguments: &RunArgs) -> Result<ExitCode, LabError> {
         server: arguments.server.clone(),
         client: arguments.client.clone(),
         pair: pair(&adapters, arguments),
+        netem: arguments.backend == BackendArg::Netem,
     };
     let mut plan = plan(&catalogue, &filter)?;
     if arguments.scenarios.is_none() {
         crossplay::built_in(&catalogue, &adapters)?.apply(&mut plan);
     }
-    let backend = match arguments.backend {
-        BackendArg::Wire => Backend::Wire,
-        BackendArg::Sim => Backend::Sim,
-    };
-    if arguments.defect.is_some() && backend != Backend::Sim {
+    if arguments.defect.is_some() && arguments.backend != BackendArg::Sim {
         let text = "--defect is planted in simulated ends: add --backend sim";
         return Err(CommandError::Usage(text.to_owned()).into());
     }
     let programs = programs(&arguments.programs);
-    if backend == Backend::Wire {
+    let mut note = None;
+    let mut choice = Choice::Only(Backend::Sim);
+    if arguments.backend != BackendArg::Sim {
         require_ours(&programs, &plan)?;
         // Before any thread exists: the kernel lets only a process with one thread change its user namespace.
         netns::claim_privileges()?;
@@ -249,12 +278,17 @@ fn run(arguments: &RunArgs) -> Result<ExitCode, LabError> {
             netns::kill_all_inhabitants();
             std::process::exit(INTERRUPTED);
         })?;
+        (choice, note) = who_makes_links(arguments, &required)?;
     }
 
     let seed = arguments.seed.unwrap_or_else(rand::random);
     let (evidence, pki) = prepare(&arguments.out, seed)?;
-    let run: Box<dyn Fn(&Job<'_>) -> Finished + Sync> = match backend {
-        Backend::Wire => {
+    let run: Box<dyn Fn(&Job<'_>) -> Finished + Sync> = match choice {
+        Choice::Only(Backend::Sim) => {
+            let lab = Simulator::new(seed, evidence.clone(), arguments.defect)?;
+            Box::new(move |job| lab.run(job))
+        }
+        _ => {
             let evidence = evidence.clone();
             let lab = Lab {
                 programs,
@@ -262,11 +296,8 @@ fn run(arguments: &RunArgs) -> Result<ExitCode, LabError> {
                 evidence,
                 pki: PkiFiles::in_dir(&pki),
                 asked: Asked::default(),
+                choice: choice.clone(),
             };
-            Box::new(move |job| lab.run(job))
-        }
-        Backend::Sim => {
-            let lab = Simulator::new(seed, evidence.clone(), arguments.defect)?;
             Box::new(move |job| lab.run(job))
         }
     };
@@ -275,8 +306,11 @@ fn run(arguments: &RunArgs) -> Result<ExitCode, LabError> {
             io::stdout(),
             "dtls-lab: {} runs, backend {}, seed {seed:x}",
             plan.len(),
-            backend.describe()
+            choice.describe()
         )?;
+        if let Some(note) = note {
+            writeln!(io::stdout(), "{note}")?;
+        }
     }
     let bar = progress_bar(plan.len());
     let finished = run_all(
@@ -286,7 +320,7 @@ fn run(arguments: &RunArgs) -> Result<ExitCode, LabError> {
         &|progress| match progress {
             Progress::Started(job) => bar.set_message(job.slug()),
             Progress::Ended(job, finished) => {
-                let row = Row::new(job, finished, &required, seed, backend);
+                let row = Row::new(job, finished, &required, seed, choice.of(job.scenario));
                 if row.status.is_unexpected() {
                     // At once: who watches may want to look before the rest has ended.
                     bar.println(format!("{}  {}: {}", row.status.word(), row.id, row.why));
@@ -300,7 +334,9 @@ fn run(arguments: &RunArgs) -> Result<ExitCode, LabError> {
     let mut rows: Vec<Row> = plan
         .iter()
         .zip(&finished)
-        .map(|(planned, finished)| Row::new(&planned.job, finished, &required, seed, backend))
+        .map(|(Planned { job, .. }, finished)| {
+            Row::new(job, finished, &required, seed, choice.of(job.scenario))
+        })
         .collect();
     if let Some(defect) = arguments.defect {
         for row in &mut rows {
@@ -317,16 +353,16 @@ fn run(arguments: &RunArgs) -> Result<ExitCode, LabError> {
         )
     });
     let summary = Summary::of(&rows, started.elapsed());
-    let flag = match backend {
-        Backend::Wire => "",
-        Backend::Sim => " --backend sim",
+    let flag = match &choice {
+        Choice::Only(backend) => backend_flag(*backend),
+        Choice::NoNetem(_) | Choice::NetemWhereItSuffices => "",
     };
     let report = Report {
         started_at: humantime::format_rfc3339_seconds(started_at).to_string(),
         version: env!("CARGO_PKG_VERSION"),
         replay: format!("dtls-lab run{}{flag} --seed {seed:x}", filter.arguments()),
         seed: format!("{seed:x}"),
-        backend: backend.describe(),
+        backend: choice.describe(),
         runs: rows,
         summary,
     };
@@ -364,6 +400,37 @@ const fn exit(good: bool) -> ExitCode {
 
 /// Exit status of a lab that a signal ended, as shells say it of SIGINT.
 const INTERRUPTED: i32 = 130;
+
+/// Whether netem plays, and what a person should know about that. Needs the right to make namespaces.
+fn who_makes_links(
+    arguments: &RunArgs,
+    required: &Required,
+) -> Result<(Choice, Option<String>), LabError> {
+    let wire = Choice::Only(Backend::Wire);
+    match arguments.backend {
+        BackendArg::Netem => Ok((
+            match netem::available() {
+                Ok(()) => Choice::Only(Backend::Netem),
+                Err(why) => Choice::NoNetem(why),
+            },
+            None,
+        )),
+        BackendArg::Auto if arguments.seed.is_some() => {
+            if required.names(&Need::Netem) {
+                return Err(LabError::Requirement(
+                    "LAB_REQUIRE=netem: with --seed the wire plays; add --backend netem".to_owned(),
+                ));
+            }
+            Ok((wire, None))
+        }
+        BackendArg::Auto => match netem::available() {
+            Ok(()) => Ok((Choice::NetemWhereItSuffices, None)),
+            Err(why) if required.names(&Need::Netem) => Err(LabError::Netem(why)),
+            Err(why) => Ok((wire, Some(format!("no kernel netem: {why}")))),
+        },
+        BackendArg::Wire | BackendArg::Sim => Ok((wire, None)),
+    }
+}
 
 /// The scenarios of a folder, or those built in.
 fn catalogue(folder: Option<&Path>, adapters: &Adapters) -> Result<Catalogue, LabError> {

@@ -168,7 +168,7 @@ pub struct Namespace {
 
 impl Namespace {
     /// Makes one and leaves the calling thread in it.
-    fn new() -> Result<Self, NamespaceError> {
+    pub(crate) fn new() -> Result<Self, NamespaceError> {
         unshare(CloneFlags::CLONE_NEWNET).map_err(NamespaceError::NetNamespace)?;
         let handle = File::open("/proc/thread-self/ns/net").map_err(NamespaceError::Enter)?;
         let inode = handle.metadata().map_err(NamespaceError::Enter)?.ino();
@@ -354,12 +354,16 @@ fn mac_text(mac: [u8; 6]) -> String {
     mac.map(|byte| format!("{byte:02x}")).join(":")
 }
 
+/// Where `ip` and `tc` are found: Debian keeps them in /sbin, which is not on an ordinary user's path.
+pub(crate) fn administrators_path() -> String {
+    let path = std::env::var("PATH").unwrap_or_default();
+    format!("{path}:/usr/sbin:/sbin")
+}
+
 /// Runs one `ip -batch` in the calling thread's namespace.
 fn ip_batch(place: &'static str, commands: &str) -> Result<(), NamespaceError> {
-    let path = std::env::var("PATH").unwrap_or_default();
     let mut ip = Command::new("ip")
-        // Debian keeps `ip` in /sbin, which is not on an ordinary user's path.
-        .env("PATH", format!("{path}:/usr/sbin:/sbin"))
+        .env("PATH", administrators_path())
         .args(["-batch", "-"])
         .stdin(Stdio::piped())
         .stdout(Stdio::null())

@@ -6,6 +6,7 @@
 pub mod pcap;
 pub mod sketch;
 
+use std::collections::BTreeMap;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -331,6 +332,27 @@ impl Trace {
             Origin::TooBig { flow } => EventKind::TooBig { flow, direction },
         };
         self.events.push(Event { at, kind });
+    }
+
+    /// Writes down what became of datagrams that were left to the kernel, now that it has been seen.
+    pub fn settle(&mut self, fates: &BTreeMap<(u32, Direction, u64), Fate>) {
+        let mut comments = BTreeMap::new();
+        for event in &mut self.events {
+            if let EventKind::Offered(decision) = &mut event.kind
+                && decision.cause == Cause::Netem
+                && let Some(fate) =
+                    fates.get(&(decision.flow, decision.direction, decision.ordinal))
+            {
+                let before = decision.to_string();
+                decision.fate = fate.clone();
+                comments.insert(before, decision.to_string());
+            }
+        }
+        for frame in &mut self.frames {
+            if let Some(comment) = comments.get(&frame.comment) {
+                frame.comment.clone_from(comment);
+            }
+        }
     }
 
     /// Notes a frame that the kernel did not take from us.

@@ -3,7 +3,11 @@
 //! It reads frames from either end, asks the engine what becomes of them, and sends what the engine
 //! returns when its time has come. It owns both packet sockets, the engine and the queue of frames
 //! on their way; the run's thread talks to it through a pipe that wakes it and a short list of requests.
+//!
+//! Where the kernel makes the links, every datagram is handed to them at once, and a second pair of
+//! sockets watches what comes out.
 
+mod behind;
 mod port;
 
 use std::cmp::Reverse;
@@ -18,11 +22,22 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::clock::now;
+use crate::netem;
 use crate::netns::{NamespaceError, Network, WIRE_TO_CLIENT, WIRE_TO_SERVER};
 use crate::observe::Watch;
 use crate::packet::Direction;
-use crate::wire::{Delivery, Engine, Origin};
-use port::Port;
+use crate::wire::{Cause, Delivery, Engine, Origin};
+use behind::Behind;
+use port::{Port, Sees};
+
+/// Who makes the links between the two ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Links {
+    /// The engine.
+    Engine,
+    /// Qdiscs on the wire's interfaces.
+    Kernel,
+}
 
 /// Why the relay could not start.
 #[derive(Debug, thiserror::Error)]
@@ -70,17 +85,30 @@ impl Relay {
     /// # Errors
     ///
     /// [`StartError`], when a socket cannot be had.
-    pub fn start(network: &Network, engine: Engine, origin: Instant) -> Result<Self, StartError> {
+    pub fn start(
+        network: &Network,
+        engine: Engine,
+        links: Links,
+        origin: Instant,
+    ) -> Result<Self, StartError> {
         network.wire.enter()?;
-        let open = |interface| {
-            Port::open(interface).map_err(|source| StartError::Port { interface, source })
+        let open = |sees| -> Result<[Port; 2], StartError> {
+            let open = |interface| {
+                Port::open(interface, sees).map_err(|source| StartError::Port { interface, source })
+            };
+            Ok([open(WIRE_TO_CLIENT)?, open(WIRE_TO_SERVER)?])
         };
-        let ports = [open(WIRE_TO_CLIENT)?, open(WIRE_TO_SERVER)?];
+        let ports = open(Sees::Arriving)?;
+        let behind = match links {
+            Links::Engine => None,
+            Links::Kernel => Some(Behind::new(open(Sees::Leaving)?)),
+        };
         let (wake_up, waker) = io::pipe().map_err(StartError::Pipe)?;
         let watch = Arc::new(Watch::default());
         let requests = Arc::new(Mutex::new(Vec::new()));
         let loop_ = Loop {
             ports,
+            behind,
             engine,
             origin,
             watch: Arc::clone(&watch),
@@ -142,6 +170,8 @@ impl Drop for Relay {
 struct Loop {
     /// The client's end, then the server's: a frame read at index `i` goes in direction `i`.
     ports: [Port; 2],
+    /// The kernel's links, where it makes them.
+    behind: Option<Behind>,
     engine: Engine,
     origin: Instant,
     watch: Arc<Watch>,
@@ -157,14 +187,21 @@ impl Loop {
         let ended = self
             .relay_until_stopped()
             .map_err(|error| error.to_string());
-        self.watch.lock().relay_ended = Some(ended);
+        let mut trace = self.watch.lock();
+        if let Some(behind) = &self.behind {
+            trace.settle(&behind.fates());
+        }
+        trace.relay_ended = Some(ended);
+        drop(trace);
         self.watch.notify();
     }
 
     fn relay_until_stopped(&mut self) -> io::Result<()> {
         let mut buffer = vec![0; LARGEST_FRAME];
+        let mut buffer_behind = vec![0; LARGEST_FRAME];
         loop {
             self.wait()?;
+            self.look_behind(&mut buffer_behind)?;
             for request in self.take_requests() {
                 match request {
                     Request::Stop => return Ok(()),
@@ -177,7 +214,9 @@ impl Loop {
                     let Some(length) = self.ports[from].receive(&mut buffer)? else {
                         break;
                     };
-                    self.offer(direction, &buffer[..length]);
+                    // What this answers has come out before it was sent.
+                    self.look_behind(&mut buffer_behind)?;
+                    self.offer(direction, &buffer[..length])?;
                     self.send_due()?;
                 }
             }
@@ -207,16 +246,22 @@ impl Loop {
                 .div_ceil(1000);
             PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
         });
-        let mut fds = [
-            PollFd::new(self.ports[0].as_fd(), PollFlags::POLLIN),
-            PollFd::new(self.ports[1].as_fd(), PollFlags::POLLIN),
-            PollFd::new(self.wake_up.as_fd(), PollFlags::POLLIN),
+        let watched = [
+            self.wake_up.as_fd(),
+            self.ports[0].as_fd(),
+            self.ports[1].as_fd(),
         ];
+        let behind = self.behind.iter().flat_map(Behind::fds);
+        let mut fds: Vec<PollFd<'_>> = watched
+            .into_iter()
+            .chain(behind)
+            .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
+            .collect();
         match poll(&mut fds, timeout) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno.into()),
         }
-        let woken = fds[2].any().unwrap_or(false);
+        let woken = fds[0].any().unwrap_or(false);
         if woken {
             let mut bytes = [0; 64];
             // Whatever was written only meant "look": how much is read does not matter.
@@ -238,13 +283,58 @@ impl Loop {
         self.watch.lock().attackers_told = true;
     }
 
-    fn offer(&mut self, direction: Direction, frame: &[u8]) {
+    fn offer(&mut self, direction: Direction, frame: &[u8]) -> io::Result<()> {
         let at = self.elapsed();
-        let offered = self.engine.offer(at, direction, frame.to_vec());
+        let mut offered = self.engine.offer(at, direction, frame.to_vec());
+        let mut priority = 0;
+        if self.behind.is_some()
+            && let Some(decision) = &mut offered.decision
+        {
+            match decision.cause {
+                Cause::Rule(_) => priority = netem::PASSES,
+                _ => decision.cause = Cause::Netem,
+            }
+        }
         let mut trace = self.watch.lock();
         trace.offered(at, direction, frame, offered.decision, &offered.records);
         drop(trace);
-        self.queue(offered.deliveries);
+        if self.behind.is_some() {
+            for delivery in offered.deliveries {
+                self.hand_to_kernel(&delivery, priority)?;
+            }
+        } else {
+            self.queue(offered.deliveries);
+        }
+        Ok(())
+    }
+
+    fn hand_to_kernel(&mut self, delivery: &Delivery, priority: i32) -> io::Result<()> {
+        if let Some(behind) = &mut self.behind {
+            behind.enters(delivery.direction, &delivery.origin, &delivery.frame);
+        }
+        let to = self.port_to(delivery.direction);
+        // What a full queue does not take is lost by the link, and is seen not to come out.
+        let _taken: bool = to.send_with_priority(&delivery.frame, priority)?;
+        Ok(())
+    }
+
+    /// Notes what has come out behind the kernel's links.
+    fn look_behind(&mut self, buffer: &mut [u8]) -> io::Result<()> {
+        while let Some(behind) = &mut self.behind {
+            let Some((direction, frame, origin)) = behind.next(buffer)? else {
+                break;
+            };
+            let at = self.elapsed();
+            self.watch.lock().delivered(at, direction, frame, origin);
+        }
+        Ok(())
+    }
+
+    fn port_to(&self, direction: Direction) -> &Port {
+        match direction {
+            Direction::ToServer => &self.ports[1],
+            Direction::ToClient => &self.ports[0],
+        }
     }
 
     fn queue(&mut self, deliveries: Vec<Delivery>) {
@@ -269,11 +359,7 @@ impl Loop {
             let Some(Reverse(Waiting { delivery, .. })) = self.on_their_way.pop() else {
                 break;
             };
-            let to = match delivery.direction {
-                Direction::ToServer => &self.ports[1],
-                Direction::ToClient => &self.ports[0],
-            };
-            let taken = to.send(&delivery.frame)?;
+            let taken = self.port_to(delivery.direction).send(&delivery.frame)?;
             let mut trace = self.watch.lock();
             if taken {
                 trace.delivered(at, delivery.direction, delivery.frame, delivery.origin);

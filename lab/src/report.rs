@@ -22,7 +22,7 @@ use crate::observe::sketch::Sketch;
 use crate::rules::Exchanged;
 use crate::run::{Backend, Finished, Job, label};
 use crate::scenario::Family;
-use crate::verdict::Verdict;
+use crate::verdict::{Need, Verdict};
 
 pub use json::write_json;
 pub use junit::write_junit;
@@ -92,6 +92,8 @@ pub struct Row {
     pub server: String,
     /// The client and its arguments.
     pub client: String,
+    /// The backend that played it.
+    pub backend: &'static str,
     /// What it came to.
     pub status: Status,
     /// From the first hello to the end of the last flight, in milliseconds.
@@ -145,13 +147,19 @@ impl Required {
         }
     }
 
+    /// Whether this word itself was said.
+    #[must_use]
+    pub fn names(&self, need: &Need) -> bool {
+        self.0.contains(need.name())
+    }
+
     fn demands(&self, need: &str) -> bool {
         self.0.contains("all") || self.0.contains(need)
     }
 }
 
 /// `netns` is always required, since without namespaces nothing runs at all; it may be said.
-const REQUIREMENTS: [&str; 6] = ["all", "netns", "ipv6", "control", "wire", "sim"];
+const REQUIREMENTS: [&str; 7] = ["all", "netns", "ipv6", "control", "wire", "netem", "sim"];
 
 impl Row {
     /// The row of one run.
@@ -217,6 +225,7 @@ impl Row {
             family: job.family,
             server: label(&job.play, Role::Server),
             client: label(&job.play, Role::Client),
+            backend: backend.name(),
             status,
             handshake_ms: finished.handshake.map(milliseconds),
             resent: finished.resent,
@@ -232,12 +241,19 @@ impl Row {
     }
 }
 
+/// What a command needs so that this backend plays again; with a seed it is the wire by itself.
+#[must_use]
+pub const fn backend_flag(backend: Backend) -> &'static str {
+    match backend {
+        Backend::Wire => "",
+        Backend::Netem => " --backend netem",
+        Backend::Sim => " --backend sim",
+    }
+}
+
 /// The command that plays one run again, with the same decisions.
 pub fn replay(job: &Job<'_>, seed: u64, backend: Backend) -> String {
-    let backend = match backend {
-        Backend::Wire => "",
-        Backend::Sim => " --backend sim",
-    };
+    let backend = backend_flag(backend);
     format!(
         "dtls-lab run {}{backend} --seed {seed:x} --family {} --server {} --client {}",
         job.scenario.name,

@@ -19,9 +19,10 @@ use dtls_certs::PkiFiles;
 
 use crate::clock::now;
 use crate::endpoint::{self, MissingProgram, Programs, Role, Setting};
+use crate::netem;
 use crate::netns::{NamespaceError, Network, server_addr};
 use crate::observe::sketch::Sketch;
-use crate::relay::Relay;
+use crate::relay::{Links, Relay};
 use crate::report::replay;
 use crate::rules::RuleId;
 use crate::scenario::{Family, Play, Scenario};
@@ -37,8 +38,10 @@ pub use made_up::Asked;
 /// Where runs are played.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Backend {
-    /// Real programs in network namespaces.
+    /// Real programs in network namespaces, and our own wire between them.
     Wire,
+    /// The same with the kernel's netem as the wire's links.
+    Netem,
     /// Both ends in this process, on a virtual clock.
     Sim,
 }
@@ -49,7 +52,56 @@ impl Backend {
     pub const fn describe(self) -> &'static str {
         match self {
             Self::Wire => "wire (namespaces, veth, AF_PACKET)",
+            Self::Netem => "netem (namespaces, veth, the kernel's sch_netem)",
             Self::Sim => "sim (one process, virtual clock)",
+        }
+    }
+
+    /// The word in tables, and after `--backend`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Wire => "wire",
+            Self::Netem => "netem",
+            Self::Sim => "sim",
+        }
+    }
+}
+
+/// Which backend plays which scenario.
+#[derive(Debug, Clone)]
+pub enum Choice {
+    /// This one all.
+    Only(Backend),
+    /// Netem all, on a machine that has none, for this reason.
+    NoNetem(netem::Missing),
+    /// Netem those whose faults are links that it can make, the wire the others.
+    NetemWhereItSuffices,
+}
+
+impl Choice {
+    /// How it is made, in a few words.
+    #[must_use]
+    pub const fn describe(&self) -> &'static str {
+        match self {
+            Self::Only(backend) => backend.describe(),
+            Self::NoNetem(_) => Backend::Netem.describe(),
+            Self::NetemWhereItSuffices => {
+                "netem (the kernel's sch_netem) where it suffices, else wire (namespaces, veth, AF_PACKET)"
+            }
+        }
+    }
+
+    /// The backend for this scenario.
+    #[must_use]
+    pub fn of(&self, scenario: &Scenario) -> Backend {
+        match self {
+            Self::Only(backend) => *backend,
+            Self::NoNetem(_) => Backend::Netem,
+            Self::NetemWhereItSuffices => {
+                let fits = netem::has_links(scenario) && netem::suffices_for(scenario).is_ok();
+                if fits { Backend::Netem } else { Backend::Wire }
+            }
         }
     }
 }
@@ -67,6 +119,8 @@ pub struct Lab {
     pub pki: PkiFiles,
     /// Which programs keep their promise to say what they cannot play.
     pub asked: Asked,
+    /// Who makes the links; never the simulator.
+    pub choice: Choice,
 }
 
 /// One scenario over one family with one pair of endpoints.
@@ -233,8 +287,14 @@ impl Lab {
                 return Finished::untried(verdict);
             }
         }
+        let backend = self.choice.of(job.scenario);
+        if backend == Backend::Netem
+            && let Err(skip) = self.netem_plays(job.scenario)
+        {
+            return Finished::untried(Verdict::Skipped(skip));
+        }
         let evidence = self.evidence.join(job.folder());
-        match self.observe(job, &evidence) {
+        match self.observe(job, backend, &evidence) {
             Ok(seen) => {
                 let verdict = judge(job.scenario, &job.play, &seen);
                 Finished::of(&seen, verdict, evidence)
@@ -246,6 +306,10 @@ impl Lab {
                     why,
                 }))
             }
+            Err(RunError::Netem(error)) => Finished::untried(Verdict::Skipped(Skip {
+                need: Need::Netem,
+                why: error.to_string(),
+            })),
             Err(RunError::Unsupported(why)) => Finished::untried(Verdict::Unsupported(why)),
             Err(error) => Finished {
                 evidence: Some(evidence),
@@ -254,13 +318,33 @@ impl Lab {
         }
     }
 
-    fn observe(&self, job: &Job<'_>, evidence: &Path) -> Result<Observation, RunError> {
+    /// Whether netem can play this scenario, here.
+    fn netem_plays(&self, scenario: &Scenario) -> Result<(), Skip> {
+        netem::suffices_for(scenario).map_err(|why| Skip {
+            need: Need::Wire,
+            why,
+        })?;
+        match &self.choice {
+            Choice::NoNetem(why) => Err(Skip {
+                need: Need::Netem,
+                why: why.to_string(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    fn observe(
+        &self,
+        job: &Job<'_>,
+        backend: Backend,
+        evidence: &Path,
+    ) -> Result<Observation, RunError> {
         let trouble = |source| RunError::Evidence {
             path: evidence.to_owned(),
             source,
         };
         std::fs::create_dir_all(evidence).map_err(trouble)?;
-        let command = format!("{}\n", replay(job, job.seed(self.seed), Backend::Wire));
+        let command = format!("{}\n", replay(job, job.seed(self.seed), backend));
         std::fs::write(evidence.join("replay"), command).map_err(trouble)?;
         write_authorities(job.scenario, &self.pki, evidence).map_err(trouble)?;
         let network = Network::build(job.family)?;
@@ -268,8 +352,16 @@ impl Lab {
             network.single_client_port()?;
         }
         let (origin, started) = (now(), SystemTime::now());
-        let engine = Engine::new(job.scenario, seed_of(job.seed(self.seed), &job.slug()));
-        let relay = Relay::start(&network, engine, origin)?;
+        let (engine, links) = if backend == Backend::Netem {
+            network.wire.enter()?;
+            let links = [&job.scenario.to_server, &job.scenario.to_client];
+            netem::set_up(links, !job.scenario.rules.is_empty())?;
+            (Engine::beside_kernel(job.scenario), Links::Kernel)
+        } else {
+            let seed = seed_of(job.seed(self.seed), &job.slug());
+            (Engine::new(job.scenario, seed), Links::Engine)
+        };
+        let relay = Relay::start(&network, engine, links, origin)?;
         let mut stage = Stage {
             job,
             deadline: origin + job.scenario.deadline,
@@ -332,6 +424,8 @@ const END_OF_CERTIFICATE: &str = "-----END CERTIFICATE-----";
 enum RunError {
     #[error(transparent)]
     Namespace(#[from] NamespaceError),
+    #[error(transparent)]
+    Netem(#[from] netem::Missing),
     #[error(transparent)]
     Relay(#[from] crate::relay::StartError),
     #[error(transparent)]

@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::adapter::Adapter;
 use crate::clock::now;
 use crate::endpoint::Role;
+use crate::netem;
 use crate::report::quoted;
 use crate::run::{Finished, Job, label};
 use crate::scenario::{Catalogue, Family, Outcome, Play, Scenario};
@@ -28,6 +29,8 @@ pub struct Filter {
     pub client: Option<String>,
     /// Who plays a scenario that is named and has no play of its own between the two.
     pub pair: Option<(Arc<Adapter>, Arc<Adapter>)>,
+    /// Netem plays alone: what it cannot play is skipped, and no reason to play a control.
+    pub netem: bool,
 }
 
 impl Filter {
@@ -133,7 +136,11 @@ pub fn plan<'a>(catalogue: &'a Catalogue, filter: &Filter) -> Result<Vec<Planned
                     play,
                     repetition: 0,
                 };
-                add(&mut plan, &mut index, catalogue, job);
+                if filter.netem && netem::suffices_for(scenario).is_err() {
+                    plan.push(Planned { job, control: None });
+                } else {
+                    add(&mut plan, &mut index, catalogue, job);
+                }
             }
         }
     }

@@ -60,8 +60,10 @@ pub enum Need {
     Ipv6,
     /// Another scenario's pass.
     Control,
-    /// Real programs, sockets or threads, which the simulator has not.
+    /// What only our own wire does, or real programs, sockets and threads, which the simulator has not.
     Wire,
+    /// netem in the kernel, and `tc`.
+    Netem,
     /// A virtual clock, or ends that no program plays.
     Sim,
 }
@@ -74,6 +76,7 @@ impl Need {
             Self::Ipv6 => "ipv6",
             Self::Control => "control",
             Self::Wire => "wire",
+            Self::Netem => "netem",
             Self::Sim => "sim",
         }
     }

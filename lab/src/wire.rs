@@ -136,6 +136,16 @@ impl Engine {
         }
     }
 
+    /// What is left to the wire of `scenario` where the kernel makes the links: which datagrams its rules
+    /// let pass.
+    #[must_use]
+    pub fn beside_kernel(scenario: &Scenario) -> Self {
+        Self {
+            rules: scenario.rules.clone(),
+            ..Self::default()
+        }
+    }
+
     /// A wire that does nothing but what is prescribed.
     #[must_use]
     pub fn perfect() -> Self {
@@ -493,4 +503,4 @@ fn take_rule(
 #[cfg(test)]
 mod proptests;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

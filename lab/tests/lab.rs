@@ -8,6 +8,7 @@ mod common;
 mod can_fail;
 mod cli;
 mod endpoints;
+mod netem;
 mod replay;
 mod report;
 mod simulator;

@@ -36,7 +36,10 @@ fn test_case(row: &Row) -> TestCase {
     let mut case = TestCase::new(name, status(row));
     case.set_classname(format!("dtls-lab.{}", row.scenario));
     case.set_time(took(row));
-    let mut said = format!("{}\nreplay    {}\n", row.claim, row.replay);
+    let mut said = format!(
+        "{}\nbackend   {}\nreplay    {}\n",
+        row.claim, row.backend, row.replay
+    );
     if let Some(evidence) = &row.evidence {
         said.push_str(&format!("evidence  {evidence}\n"));
     }

@@ -12,7 +12,7 @@ use super::{Report, Row, Status};
 ///
 /// What the output says.
 pub fn write_table(out: &mut impl Write, report: &Report) -> io::Result<()> {
-    let rows: Vec<[String; 7]> = report.runs.iter().map(cells).collect();
+    let rows: Vec<[String; 8]> = report.runs.iter().map(cells).collect();
     let mut widths = HEADINGS.map(str::len);
     for row in &rows {
         for (width, cell) in widths.iter_mut().zip(row) {
@@ -57,26 +57,28 @@ pub fn write_table(out: &mut impl Write, report: &Report) -> io::Result<()> {
     )
 }
 
-const HEADINGS: [&str; 7] = [
+const HEADINGS: [&str; 8] = [
     "scenario",
     "ip",
     "server",
     "client",
+    "on",
     "verdict",
     "handshake",
     "resent",
 ];
 /// Index of the verdict among the columns, the one that is coloured.
-const VERDICT: usize = 4;
+const VERDICT: usize = 5;
 /// Index of the first column of numbers, which are set to the right.
-const NUMBERS: usize = 5;
+const NUMBERS: usize = 6;
 
-fn cells(row: &Row) -> [String; 7] {
+fn cells(row: &Row) -> [String; 8] {
     [
         row.scenario.clone(),
         row.family.to_string(),
         shortened(&row.server),
         shortened(&row.client),
+        row.backend.to_owned(),
         row.status.word().to_owned(),
         row.handshake_ms.map_or_else(|| "-".to_owned(), duration),
         row.resent
@@ -106,8 +108,8 @@ fn duration(milliseconds: f64) -> String {
 
 fn write_row(
     out: &mut impl Write,
-    cells: &[String; 7],
-    widths: &[usize; 7],
+    cells: &[String; 8],
+    widths: &[usize; 8],
     style: Style,
     why: &str,
 ) -> io::Result<()> {

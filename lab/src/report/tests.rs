@@ -17,6 +17,7 @@ pub(super) fn row(status: Status) -> Row {
         family: Family::Ipv4,
         server: "ours".to_owned(),
         client: "openssl".to_owned(),
+        backend: "wire",
         status,
         handshake_ms: Some(3.1),
         resent: Some(0),

@@ -109,8 +109,7 @@ fn filter_is_told_as_a_shell_takes_it() {
         names: vec!["icmp-*".to_owned(), "clean".to_owned()],
         family: Some(Family::Ipv6),
         server: Some("openssl -listen".to_owned()),
-        client: None,
-        pair: None,
+        ..Filter::default()
     };
     assert_eq!(
         filter.arguments(),

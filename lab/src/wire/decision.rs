@@ -92,6 +92,8 @@ pub enum Cause {
     Limit,
     /// The blackhole of this index in the scenario.
     Blackhole(usize),
+    /// The kernel's netem: the fate is what was seen behind it.
+    Netem,
     /// The address translator has forgotten the address it was sent to.
     Nat,
     /// The rule of this index in the scenario.
@@ -115,6 +117,7 @@ impl fmt::Display for Decision {
             Cause::None => Ok(()),
             Cause::Link => f.write_str(" by the link"),
             Cause::Mtu => f.write_str(" by the link's MTU"),
+            Cause::Netem => f.write_str(" by netem"),
             Cause::Limit => f.write_str(" by the link's full queue"),
             Cause::Blackhole(index) => write!(f, " by blackhole {}", index + 1),
             Cause::Nat => f.write_str(" by the NAT, which has forgotten the address"),

@@ -11,7 +11,7 @@ use crate::record::{self, sample};
 use crate::scenario::Scenario;
 
 /// A scenario of these faults; its name, claim and control are of no interest here.
-pub(super) fn scenario(faults: &str) -> Scenario {
+pub(crate) fn scenario(faults: &str) -> Scenario {
     let text = format!(
         "name = \"x\"\nclaim = \"-\"\ncontrol = \"clean\"\nattacker = \"on-path-full\"\n{faults}"
     );

@@ -315,7 +315,7 @@ fn fate_words(fate: &Fate, cause: Cause) -> Option<String> {
     };
     Some(match cause {
         Cause::None | Cause::Prescribed => fate,
-        Cause::Link => format!("{fate} by chance"),
+        Cause::Link | Cause::Netem => format!("{fate} by chance"),
         Cause::Mtu => format!("{fate}: above the MTU"),
         Cause::Limit => format!("{fate}: the queue is full"),
         Cause::Blackhole(index) => format!("{fate} in blackhole {}", index + 1),

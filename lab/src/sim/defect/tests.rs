@@ -414,6 +414,7 @@ fn red(catalogue: &Catalogue, defect: Option<Defect>) -> BTreeMap<String, String
         server: ours.clone(),
         client: ours,
         pair: None,
+        netem: false,
     };
     let plan = plan(catalogue, &filter).expect("there are scenarios");
     let run = |job: &crate::run::Job<'_>| {
