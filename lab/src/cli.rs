@@ -139,7 +139,7 @@ pub struct RunArgs {
     pub client: Option<String>,
 
     /// Runs at the same time, each in namespaces of its own. They mostly wait for timers.
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u8).range(1..=64))]
+    #[arg(long, value_name = "N", default_value_t = 12, value_parser = clap::value_parser!(u8).range(1..=64))]
     pub jobs: u8,
 
     /// Where the evidence goes: a folder per run, and the link `latest`.
