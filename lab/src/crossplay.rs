@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use dtls_certs::PkiFiles;
 use dtls_lab::adapter::{Adapter, Adapters};
@@ -14,7 +14,9 @@ use dtls_lab::endpoint::process::Process;
 use dtls_lab::endpoint::{Programs, Role};
 use dtls_lab::expectations::Expectations;
 use dtls_lab::netns;
-use dtls_lab::report::{Cell, Matrix, Player, Required, Row, write_json, write_matrix};
+use dtls_lab::report::{
+    Cell, Matrix, Player, Report, Required, Row, Summary, save_page, write_json, write_matrix,
+};
 use dtls_lab::run::{Asked, Backend, Choice, Job, Lab};
 use dtls_lab::scenario::{Catalogue, Family};
 use dtls_lab::schedule::{Grid, Progress, matches, plan_matrix, run_all};
@@ -25,6 +27,7 @@ use super::{
 
 /// `dtls-lab matrix`.
 pub(crate) fn matrix(arguments: &MatrixArgs, started: Instant) -> Result<ExitCode, LabError> {
+    let started_at = SystemTime::now();
     let adapters = adapters(arguments.adapters.as_deref())?;
     let required = std::env::var("LAB_REQUIRE").unwrap_or_default();
     let required = Required::parse(&required, &adapters).map_err(LabError::Requirement)?;
@@ -135,14 +138,26 @@ pub(crate) fn matrix(arguments: &MatrixArgs, started: Instant) -> Result<ExitCod
         path: evidence.clone(),
         source,
     })?;
+    let runs: Vec<Row> = matrix.cells.iter().flat_map(|it| it.runs.clone()).collect();
+    let report = Report {
+        started_at: humantime::format_rfc3339_seconds(started_at).to_string(),
+        version: env!("CARGO_PKG_VERSION"),
+        seed: matrix.seed.clone(),
+        backend: matrix.backend,
+        summary: Summary::of(&runs, started.elapsed()),
+        runs,
+        replay: format!("dtls-lab matrix --seed {seed:x}"),
+    };
+    save_page(&evidence, &report)?;
     match arguments.format {
         Format::Text => {
             write_matrix(&mut anstream::stdout().lock(), &matrix)?;
             let latest = arguments.out.join("latest");
             writeln!(
                 io::stdout(),
-                "evidence {}   replay all: dtls-lab matrix --seed {seed:x}",
-                latest.display()
+                "report {}   replay all: {}",
+                latest.join("index.html").display(),
+                report.replay
             )?;
         }
         Format::Json => write_json(&mut io::stdout().lock(), &matrix)?,
