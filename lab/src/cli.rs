@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use strum::VariantNames;
 
 use crate::explore::space::Kind;
+use crate::report::quoted;
 use crate::scenario::Chance;
 use crate::sim::{Defect, Shape};
 
@@ -173,6 +174,58 @@ pub struct ProgramArgs {
     /// One more argument for our server; may be given several times.
     #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
     pub server_arg: Vec<String>,
+}
+
+/// What a replay needs besides its run, each word with a space before it: where scenarios, adapters and
+/// programs come from.
+fn sources(
+    scenarios: Option<&PathBuf>,
+    adapters: Option<&PathBuf>,
+    programs: &ProgramArgs,
+) -> String {
+    let folders = [
+        ("--scenarios", scenarios),
+        ("--adapters", adapters),
+        ("--bin-dir", programs.bin_dir.as_ref()),
+        ("--server-bin", programs.server_bin.as_ref()),
+        ("--client-bin", programs.client_bin.as_ref()),
+    ];
+    let folders = folders.into_iter().filter_map(|(flag, path)| {
+        let path = quoted(&path?.display().to_string());
+        Some(format!(" {flag} {path}"))
+    });
+    let more = programs.server_arg.iter();
+    folders
+        .chain(more.map(|word| format!(" --server-arg={}", quoted(word))))
+        .collect()
+}
+
+impl RunArgs {
+    /// What a replay needs besides its run, each word with a space before it.
+    #[must_use]
+    pub fn besides(&self) -> String {
+        let mut words = sources(
+            self.scenarios.as_ref(),
+            self.adapters.as_ref(),
+            &self.programs,
+        );
+        if let Some(defect) = self.defect {
+            words.push_str(&format!(" --defect {defect}"));
+        }
+        words
+    }
+}
+
+impl MatrixArgs {
+    /// The same for the runs of a matrix.
+    #[must_use]
+    pub fn besides(&self) -> String {
+        sources(
+            self.scenarios.as_ref(),
+            self.adapters.as_ref(),
+            &self.programs,
+        )
+    }
 }
 
 /// Where evidence goes if nobody says otherwise.

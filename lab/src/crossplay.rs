@@ -95,6 +95,7 @@ pub(crate) fn matrix(arguments: &MatrixArgs, started: Instant) -> Result<ExitCod
         pki: PkiFiles::in_dir(&pki),
         asked: Asked::default(),
         choice: Choice::Only(Backend::Wire),
+        besides: arguments.besides(),
     };
     if arguments.format == Format::Text {
         writeln!(
@@ -118,7 +119,8 @@ pub(crate) fn matrix(arguments: &MatrixArgs, started: Instant) -> Result<ExitCod
 
     let mut cells: BTreeMap<[String; 3], Vec<Row>> = BTreeMap::new();
     for (planned, finished) in plan.iter().zip(&finished) {
-        let row = Row::new(&planned.job, finished, &required, seed, Backend::Wire);
+        let mut row = Row::new(&planned.job, finished, &required, seed, Backend::Wire);
+        row.replay.push_str(&lab.besides);
         let place = [row.scenario.clone(), row.server.clone(), row.client.clone()];
         cells.entry(place).or_default().push(row);
     }

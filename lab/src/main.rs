@@ -297,6 +297,7 @@ fn run(arguments: &RunArgs) -> Result<ExitCode, LabError> {
                 pki: PkiFiles::in_dir(&pki),
                 asked: Asked::default(),
                 choice: choice.clone(),
+                besides: arguments.besides(),
             };
             Box::new(move |job| lab.run(job))
         }
@@ -338,10 +339,8 @@ fn run(arguments: &RunArgs) -> Result<ExitCode, LabError> {
             Row::new(job, finished, &required, seed, choice.of(job.scenario))
         })
         .collect();
-    if let Some(defect) = arguments.defect {
-        for row in &mut rows {
-            row.replay.push_str(&format!(" --defect {defect}"));
-        }
+    for row in &mut rows {
+        row.replay.push_str(&arguments.besides());
     }
     // Controls were planned before what needs them; people look for a scenario by its name.
     rows.sort_by_cached_key(|row| {
@@ -360,7 +359,11 @@ fn run(arguments: &RunArgs) -> Result<ExitCode, LabError> {
     let report = Report {
         started_at: humantime::format_rfc3339_seconds(started_at).to_string(),
         version: env!("CARGO_PKG_VERSION"),
-        replay: format!("dtls-lab run{}{flag} --seed {seed:x}", filter.arguments()),
+        replay: format!(
+            "dtls-lab run{}{flag} --seed {seed:x}{}",
+            filter.arguments(),
+            arguments.besides()
+        ),
         seed: format!("{seed:x}"),
         backend: choice.describe(),
         runs: rows,

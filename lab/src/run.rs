@@ -121,6 +121,8 @@ pub struct Lab {
     pub asked: Asked,
     /// Who makes the links; never the simulator.
     pub choice: Choice,
+    /// What a replay needs besides its run, each word with a space before it.
+    pub besides: String,
 }
 
 /// One scenario over one family with one pair of endpoints.
@@ -344,7 +346,8 @@ impl Lab {
             source,
         };
         std::fs::create_dir_all(evidence).map_err(trouble)?;
-        let command = format!("{}\n", replay(job, job.seed(self.seed), backend));
+        let command = replay(job, job.seed(self.seed), backend);
+        let command = format!("{command}{}\n", self.besides);
         std::fs::write(evidence.join("replay"), command).map_err(trouble)?;
         write_authorities(job.scenario, &self.pki, evidence).map_err(trouble)?;
         let network = Network::build(job.family)?;

@@ -83,7 +83,7 @@ fn same_seed_takes_the_same_decisions() {
 fn run_leaves_its_evidence_and_the_command_that_plays_it_again() {
     let lab = TestLab::new();
     lab.scenario("clean", CLEAN);
-    let (code, report) = lab.report(&["--seed", "7c1e"]);
+    let (code, report) = lab.report(&["--seed", "7c1e", "--server-arg=for ours"]);
     assert_eq!(code, 0, "{report}");
     let folder = lab
         .out()
@@ -102,10 +102,25 @@ fn run_leaves_its_evidence_and_the_command_that_plays_it_again() {
         assert!(size > 0, "{file} is missing or empty");
     }
     let replay = std::fs::read_to_string(folder.join("replay")).expect("the command is kept");
-    assert_eq!(
-        replay.trim(),
-        "dtls-lab run clean --seed 7c1e --family ipv4 --server 'openssl -listen' --client openssl"
+    let scenarios = lab.path().join("scenarios");
+    let expected = format!(
+        "dtls-lab run clean --seed 7c1e --family ipv4 --server 'openssl -listen' --client openssl \
+         --scenarios {} --server-arg='for ours'",
+        scenarios.display()
     );
+    assert_eq!(replay.trim(), expected);
+    let again = format!(
+        "'{}' {} --out '{}'",
+        env!("CARGO_BIN_EXE_dtls-lab"),
+        expected.trim_start_matches("dtls-lab "),
+        lab.path().join("again").display()
+    );
+    let again = std::process::Command::new("sh")
+        .args(["-c", &again])
+        .output();
+    let again = again.expect("a shell");
+    let said = String::from_utf8_lossy(&again.stdout);
+    assert!(again.status.success() && said.contains("1 pass"), "{said}");
     let capture = std::fs::File::open(folder.join("wire.pcapng")).expect("it exists");
     let mut reader = pcap_file::pcapng::PcapNgReader::new(capture).expect("it is pcapng");
     let mut packets = 0;
