@@ -95,7 +95,7 @@ lab-netem: ## the lab's links made by a kernel's netem, in User-Mode Linux, and 
 	@scripts/deps.sh lab-netem
 	cargo build --locked --workspace
 	UML_TIMEOUT=600 scripts/uml.sh $(BIN)/dtls-lab compare
-	LAB_REQUIRE=netem UML_TIMEOUT=600 scripts/uml.sh $(BIN)/dtls-lab run --backend netem --jobs 4 $(NETEM_SCENARIOS) $(LAB_ARGS)
+	LAB_REQUIRE=netem,wire UML_TIMEOUT=600 scripts/uml.sh $(BIN)/dtls-lab run --backend netem --jobs 4 $(NETEM_SCENARIOS) $(LAB_ARGS)
 
 bench: ## measure datagrams, handshakes, memory and the load generator (release build)
 	@scripts/deps.sh build

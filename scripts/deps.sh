@@ -57,7 +57,7 @@ needed() { # sets of tools, check, packages, reason
 
 packages=""
 checks=()
-needed "build check lab lab-full memcheck peers test" compiles "gcc libc6-dev" "a C compiler, for OpenSSL and aws-lc"
+needed "build check lab lab-full lab-netem memcheck peers test" compiles "gcc libc6-dev" "a C compiler, for OpenSSL and aws-lc"
 if [[ -n ${OPENSSL_NO_VENDOR:-} && ${OPENSSL_NO_VENDOR:-} != 0 ]]; then
   needed "build check lab lab-full memcheck peers test" finds_openssl "pkg-config libssl-dev" \
     "the system's OpenSSL, which OPENSSL_NO_VENDOR asks for"
@@ -65,9 +65,9 @@ else
   needed "build check lab lab-full memcheck peers test" "has make" "make" "builds OpenSSL"
   needed "build check lab lab-full memcheck peers test" configures "perl" "configures OpenSSL's build"
 fi
-needed "lab lab-full test" "has ip" "iproute2" "ip, sets up the lab's network namespaces"
+needed "lab lab-full lab-netem test" "has ip" "iproute2" "ip, sets up the lab's network namespaces"
 needed "lab lab-netem" "has tc" "iproute2" "tc, asks the kernel for netem"
-needed "lab-netem" "has linux.uml" "user-mode-linux" "a kernel with netem, as an ordinary program"
+needed "lab-netem" "has linux.uml" "user-mode-linux" "a kernel with netem, as an ordinary program; x86 alone has it"
 needed "lab-netem" "has modprobe" "kmod" "loads that kernel's modules"
 needed "lab lab-full test peers" "has openssl" "openssl" "openssl s_client and s_server, as other ends; openssl verify"
 needed "memcheck" "has valgrind" "valgrind libc6-dbg" "watches every memory access of a test run"

@@ -226,6 +226,33 @@ impl MatrixArgs {
             &self.programs,
         )
     }
+
+    /// What was asked for, but for the seed, as arguments that ask for it again.
+    #[must_use]
+    pub fn asked(&self) -> String {
+        let family = self.family.to_possible_value();
+        let family = family.map(|family| family.get_name().to_owned());
+        let expectations = self.expectations.as_ref();
+        let some = |list: &[String]| (!list.is_empty()).then(|| list.join(","));
+        let options = [
+            ("--server", some(&self.server)),
+            ("--client", some(&self.client)),
+            (
+                "--repeat",
+                (self.repeat > 1).then(|| self.repeat.to_string()),
+            ),
+            ("--family", family.filter(|family| family != "ipv4")),
+            (
+                "--expectations",
+                expectations.map(|path| path.display().to_string()),
+            ),
+        ];
+        let options = options
+            .into_iter()
+            .filter_map(|(flag, value)| Some(format!(" {flag} {}", quoted(&value?))));
+        let names = self.names.iter().map(|name| format!(" {}", quoted(name)));
+        names.chain(options).collect::<String>() + &self.besides()
+    }
 }
 
 /// Where evidence goes if nobody says otherwise.

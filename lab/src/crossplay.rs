@@ -148,7 +148,7 @@ pub(crate) fn matrix(arguments: &MatrixArgs, started: Instant) -> Result<ExitCod
         backend: matrix.backend,
         summary: Summary::of(&runs, started.elapsed()),
         runs,
-        replay: format!("dtls-lab matrix --seed {seed:x}"),
+        replay: format!("dtls-lab matrix{} --seed {seed:x}", arguments.asked()),
     };
     save_page(&evidence, &report)?;
     match arguments.format {
@@ -255,10 +255,9 @@ fn first_line(mut command: Command, evidence: &Path) -> Option<String> {
 const PATIENCE: Duration = Duration::from_secs(5);
 
 fn save(evidence: &Path, matrix: &Matrix) -> io::Result<()> {
-    write_json(
-        &mut io::BufWriter::new(std::fs::File::create(evidence.join("matrix.json"))?),
-        matrix,
-    )?;
+    let mut json = io::BufWriter::new(std::fs::File::create(evidence.join("matrix.json"))?);
+    write_json(&mut json, matrix)?;
+    json.flush()?;
     let text = std::fs::File::create(evidence.join("matrix.txt"))?;
     write_matrix(&mut anstream::StripStream::new(text), matrix)
 }

@@ -308,10 +308,6 @@ impl Lab {
                     why,
                 }))
             }
-            Err(RunError::Netem(error)) => Finished::untried(Verdict::Skipped(Skip {
-                need: Need::Netem,
-                why: error.to_string(),
-            })),
             Err(RunError::Unsupported(why)) => Finished::untried(Verdict::Unsupported(why)),
             Err(error) => Finished {
                 evidence: Some(evidence),

@@ -3,7 +3,7 @@
 //! A run waits for its control: the same endpoints over the same wire without the fault. Where that
 //! does not pass, the fault proves nothing and the run is not tried.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -298,11 +298,11 @@ pub fn run_all(
 ) -> Vec<Finished> {
     let mut order: Vec<usize> = (0..plan.len()).collect();
     // The longest first, so that no long one is left over at the end; controls before all.
-    order.sort_by_key(|&index| {
-        let is_control = plan.iter().any(|planned| planned.control == Some(index));
+    let controls: HashSet<usize> = plan.iter().filter_map(|planned| planned.control).collect();
+    order.sort_by_key(|index| {
         (
-            !is_control,
-            std::cmp::Reverse(least_time(plan[index].job.scenario)),
+            !controls.contains(index),
+            std::cmp::Reverse(least_time(plan[*index].job.scenario)),
         )
     });
     let board = Board {

@@ -208,6 +208,7 @@ fn matrix_plays_pairs_that_no_scenario_names_as_often_as_asked() {
         "{matrix}"
     );
     assert_ne!(cell["runs"][0]["replay"], cell["runs"][1]["replay"]);
+    assert_ne!(cell["runs"][0]["id"], cell["runs"][1]["id"]);
 }
 
 #[test]

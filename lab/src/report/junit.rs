@@ -32,7 +32,13 @@ pub fn write_junit(out: &mut impl Write, report: &Report) -> io::Result<()> {
 }
 
 fn test_case(row: &Row) -> TestCase {
-    let name = format!("{} / {} over {}", row.server, row.client, row.family);
+    let mut name = format!("{} / {} over {}", row.server, row.client, row.family);
+    // The id of a repetition ends with its number.
+    if let Some((_, number)) = row.id.rsplit_once('.')
+        && number.parse::<u32>().is_ok()
+    {
+        name.push_str(&format!(", run {number}"));
+    }
     let mut case = TestCase::new(name, status(row));
     case.set_classname(format!("dtls-lab.{}", row.scenario));
     case.set_time(took(row));
