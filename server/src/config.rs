@@ -30,6 +30,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dtls::{DtlsListener, KeyLog, ServerConfigBuilder};
+use nix::unistd::geteuid;
 use serde_json::{Map, Value};
 
 use crate::cli::{Args, Format};
@@ -180,7 +181,12 @@ impl Config {
             });
         }
         let merged = layers.iter().map(|layers| &layers.merged);
-        let exposed = secrets::warn_of_readers(merged, before.map(|before| &before.exposed));
+        let exposed = secrets::warn_of_readers(
+            merged,
+            key_log.as_ref().map(|(path, _)| path.as_path()),
+            user.as_ref().map_or_else(geteuid, User::uid),
+            before.map(|before| &before.exposed),
+        );
         let metrics = args
             .server
             .metrics

@@ -103,6 +103,11 @@ impl User {
         &self.name
     }
 
+    /// As whom the system knows it.
+    pub(crate) fn uid(&self) -> Uid {
+        self.uid
+    }
+
     /// Becomes this user, with its groups, for good.
     ///
     /// # Errors

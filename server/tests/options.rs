@@ -86,6 +86,7 @@ fn files_with_secrets_that_others_can_read_are_warned_of() {
     let pki = Pki::new();
     let keys = psk_file(&pki, &format!("a:{KEY}\n"));
     let shared = pki.private("shared-keys", &format!("1:{:064}\n", 7));
+    let log = pki.private("keylog", "");
     let (cert, key) = pki.files(Profile::SERVER);
     let (named_cert, named_key) = pki.files(Profile::SERVER_WRONG_NAME);
     let sni = format!("wrong-name.invalid={named_cert},{named_key}");
@@ -98,6 +99,8 @@ fn files_with_secrets_that_others_can_read_are_warned_of() {
             &cert,
             "--key",
             &key,
+            "--keylog",
+            &log,
         ][..],
         &["--psk-file", &keys, "--shared-keys", &shared, "--sni", &sni],
     ]
@@ -113,6 +116,7 @@ fn files_with_secrets_that_others_can_read_are_warned_of() {
         (&shared, "read resumed connections"),
         (&key, "pass for this server"),
         (&named_key, "pass for this server"),
+        (&log, "read connections"),
     ] {
         for (mode, readers) in [(0o640, "its whole group"), (0o604, "everybody")] {
             fs::set_permissions(file, fs::Permissions::from_mode(mode)).unwrap();

@@ -7,6 +7,7 @@
 mod common;
 
 use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, chown};
 
 use common::backend::Backend;
 use common::{Finished, Pki, Program, Server, assert_echo, command};
@@ -132,6 +133,39 @@ fn a_user_that_gives_nothing_up_is_refused() {
         let refused = run(&["--listen", "127.0.0.1:0", "--user", name]);
         assert_eq!(refused.status.code(), Some(2), "{refused:#?}");
         assert!(refused.stderr.contains(word), "{refused:#?}");
+    }
+}
+
+#[test]
+fn a_key_for_the_group_of_the_server_is_not_warned_of() {
+    if !geteuid().is_root() {
+        eprintln!("skipped: only root can give files to others");
+        return;
+    }
+    let pki = Pki::new();
+    let (certificate, key) = pki.files(Profile::SERVER);
+    let nobody = User::from_name(NOBODY).unwrap().unwrap();
+    let (root, uid, gid) = (0, nobody.uid.as_raw(), nobody.gid.as_raw());
+    let as_root = ["--check", "--listen", "127.0.0.1:0"].as_slice();
+    let as_root = [as_root, &["--cert", &certificate, "--key", &key]].concat();
+    let as_nobody = [&as_root[..], &["--user", NOBODY]].concat();
+    for (owner, group, mode, arguments, readers) in [
+        (root, gid, 0o640, &as_nobody, None),
+        (root, gid, 0o640, &as_root, None),
+        (root, gid, 0o711, &as_root, None),
+        (root, gid, 0o644, &as_nobody, Some("everybody")),
+        (root, root, 0o640, &as_root, Some("its whole group")),
+        (uid, gid, 0o640, &as_nobody, Some("its whole group")),
+    ] {
+        chown(&key, Some(owner), Some(group)).unwrap();
+        fs::set_permissions(&key, fs::Permissions::from_mode(mode)).unwrap();
+        let case = format!("{owner}:{group} {mode:o} {arguments:?}");
+        let checked = run(arguments);
+        assert_eq!(checked.status.code(), Some(0), "{case} {checked:#?}");
+        match readers {
+            Some(readers) => assert!(checked.stderr.contains(readers), "{case} {checked:#?}"),
+            None => assert_eq!(checked.stderr, "", "{case}"),
+        }
     }
 }
 

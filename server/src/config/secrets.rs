@@ -5,7 +5,7 @@ use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use nix::unistd::geteuid;
+use nix::unistd::Uid;
 
 use super::options::ListenerOptions;
 
@@ -13,17 +13,22 @@ use super::options::ListenerOptions;
 #[derive(Debug, Default)]
 pub(super) struct Exposed(BTreeSet<(PathBuf, &'static str)>);
 
-/// Warns of each file with a secret that others than the server can read or write, unless that was so
-/// `before`: a reload is no reason to say it again.
+/// Warns of each file with a secret that others than the server, which runs as `user`, can read or
+/// write, unless that was so `before`: a reload is no reason to say it again.
 pub(super) fn warn_of_readers<'a>(
     listeners: impl Iterator<Item = &'a ListenerOptions>,
+    key_log: Option<&'a Path>,
+    user: Uid,
     before: Option<&Exposed>,
 ) -> Exposed {
     let mut exposed = Exposed::default();
+    let key_log = key_log.map(|file| (file, "read connections"));
     // Listeners may have some in common.
-    for (file, harm) in listeners.flat_map(secrets).collect::<BTreeSet<_>>() {
+    let files: BTreeSet<_> = listeners.flat_map(secrets).chain(key_log).collect();
+    for (file, harm) in files {
         // One that cannot be read at all is reported where it is needed.
-        let Some(readers) = file.metadata().ok().as_ref().and_then(readers) else {
+        let metadata = file.metadata().ok();
+        let Some(readers) = metadata.and_then(|metadata| readers(&metadata, user)) else {
             continue;
         };
         let found = (file.to_owned(), readers);
@@ -55,13 +60,19 @@ fn secrets(options: &ListenerOptions) -> Vec<(&Path, &'static str)> {
         .collect()
 }
 
-/// Who beside the server can read or write the file. Where it is another user's, the server reads it
-/// as a member of its group, and may.
-fn readers(file: &Metadata) -> Option<&'static str> {
+/// Who beside the server, which runs as `user`, can read or write the file. Where it is another user's,
+/// the server reads it as a member of its group, and may. Root's file with another group than root's
+/// has been given that group for a server, be it not this one: `--check` is run as root, too.
+fn readers(file: &Metadata, user: Uid) -> Option<&'static str> {
+    // A device, such as /dev/null, keeps nothing.
+    if !file.is_file() {
+        return None;
+    }
     let may = |bits| file.mode() & bits != 0;
-    if may(0o007) {
+    let given = file.uid() == 0 && file.gid() != 0;
+    if may(0o006) {
         Some("everybody on this host")
-    } else if may(0o070) && file.uid() == geteuid().as_raw() {
+    } else if may(0o060) && file.uid() == user.as_raw() && !given {
         Some("its whole group")
     } else {
         None
