@@ -10,17 +10,11 @@ use std::time::Duration;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::exit::USAGE;
 use crate::target::Target;
 
-pub(crate) use load::{Arrivals, LoadArgs, Mode};
+pub(crate) use load::LoadArgs;
 pub(crate) use server::{ServerArgs, SuiteChoice};
-
-/// Exit code: the run failed.
-pub(crate) const FAILED: u8 = 1;
-/// Exit code: wrong usage or configuration.
-pub(crate) const USAGE: u8 = 2;
-/// Exit code: the environment does not allow it.
-pub(crate) const ENVIRONMENT: u8 = 3;
 
 /// Speaks DTLS 1.2 with a server, by hand or by the thousand.
 #[derive(Debug, Parser)]

@@ -11,7 +11,8 @@ use std::process::ExitCode;
 use anstyle::{AnsiColor, Style};
 use serde::Serialize;
 
-use crate::cli::{CompareArgs, ENVIRONMENT, Format, USAGE};
+use crate::cli::{CompareArgs, Format};
+use crate::exit::{ENVIRONMENT, USAGE};
 use crate::load::report::json::{self, ReadError};
 use crate::load::report::text::duration;
 use crate::load::report::{COMPARED, Report};

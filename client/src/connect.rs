@@ -11,7 +11,8 @@ use std::io;
 use std::os::fd::AsFd;
 use std::process::ExitCode;
 
-use crate::cli::{ConnectArgs, ENVIRONMENT, FAILED, USAGE};
+use crate::cli::ConnectArgs;
+use crate::exit::{ENVIRONMENT, FAILED, USAGE};
 use crate::interrupt::{Interrupt, InterruptError};
 use crate::setup::{self, SetupError};
 use crate::target::{ResolveError, Target};

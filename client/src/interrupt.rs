@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use dtls::StreamHandle;
 
-use crate::cli::FAILED;
+use crate::exit::FAILED;
 
 /// Whether the person wants it to end, and whom to wake then.
 #[derive(Debug)]

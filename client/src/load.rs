@@ -7,17 +7,17 @@
 //!
 //! The main thread starts the workers, shows how far the run is, observes the processes, and reports.
 
-mod plan;
+pub(crate) mod plan;
 mod limits;
 mod system;
-mod metrics;
+pub(crate) mod metrics;
 mod pacer;
 mod run;
 mod worker;
 mod socket;
 mod attempt;
 mod exchange;
-mod message;
+pub(crate) mod message;
 mod outcome;
 mod measure;
 mod live;
@@ -35,8 +35,9 @@ use std::time::{Duration, SystemTime};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use nix::errno::Errno;
 
-use crate::cli::{ENVIRONMENT, FAILED, Format, LoadArgs, Mode, USAGE};
+use crate::cli::{Format, LoadArgs};
 use crate::clock::now;
+use crate::exit::{ENVIRONMENT, FAILED, USAGE};
 use crate::interrupt::{Interrupt, InterruptError};
 use crate::setup::{self, SetupError};
 use crate::target::ResolveError;
@@ -44,11 +45,8 @@ use crate::target::ResolveError;
 use doubts::Circumstances;
 use limits::LimitError;
 use live::Live;
-pub(crate) use message::MIN_SIZE;
-pub(crate) use metrics::MetricsUrl;
-use metrics::{Counters, MetricsError};
-pub(crate) use plan::{Mix, Rate};
-use plan::{Plan, PlanError};
+use metrics::{Counters, MetricsError, MetricsUrl};
+use plan::{Mode, Plan, PlanError};
 use report::{Consumption, Facts, Report};
 use run::{Destination, Run};
 use system::{ProcessError, Usage};

@@ -14,6 +14,7 @@ mod target;
 mod setup;
 mod clock;
 mod advice;
+mod exit;
 mod interrupt;
 mod connect;
 mod load;

@@ -4,7 +4,8 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::cli::{ENVIRONMENT, FAILED, Format, MergeArgs, USAGE};
+use crate::cli::{Format, MergeArgs};
+use crate::exit::{ENVIRONMENT, FAILED, USAGE};
 use crate::load::report::json::{self, ReadError};
 use crate::load::report::{Report, Unlike, text};
 

@@ -5,11 +5,14 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
-use clap::{Args, ValueEnum};
-use serde::{Deserialize, Serialize};
+use clap::Args;
 
 use super::{Format, ServerArgs, duration, duration_up_to_an_hour};
-use crate::load::{MIN_SIZE, MetricsUrl, Mix, Rate};
+use crate::load::message::MIN_SIZE;
+use crate::load::metrics::MetricsUrl;
+use crate::load::plan::mix::Mix;
+use crate::load::plan::mode::{Arrivals, Mode};
+use crate::load::plan::rate::Rate;
 use crate::target::Target;
 
 pub(super) const HELP: &str = "\
@@ -170,31 +173,6 @@ pub(crate) struct LoadArgs {
     /// Write the report to this file, as one page that needs nothing else
     #[arg(long, value_name = "FILE", help_heading = "Report")]
     pub(crate) html: Option<PathBuf>,
-}
-
-/// What each connection does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum Mode {
-    Echo,
-    Handshake,
-    Resume,
-    HalfOpen,
-    Hold,
-    Reconnect,
-    HelloFlood,
-    /// Of several modes, see --mix
-    Mix,
-}
-
-/// How the beginnings of connections lie in time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Arrivals {
-    /// Equally far apart
-    Constant,
-    /// As independent clients come: gaps are exponential
-    Poisson,
 }
 
 /// Addresses to send from.

@@ -15,8 +15,8 @@ use dtls::{
 };
 
 use crate::advice::advice;
-use crate::cli::{ENVIRONMENT, FAILED, USAGE};
 use crate::clock::now;
+use crate::exit::{ENVIRONMENT, FAILED, USAGE};
 use crate::interrupt::Interrupt;
 
 /// Over the next address. RFC 8305 §5 recommends 250 ms; a handshake has two round trips.

@@ -17,7 +17,7 @@ use std::time::Instant;
 use dtls::SendError;
 use dtls::core::{Connection, Progress, Read};
 
-use crate::cli::Mode;
+use super::plan::Mode;
 use crate::clock;
 
 use super::exchange::{Exchange, HOLD_INTERVAL};

@@ -3,9 +3,9 @@
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
+use super::plan::Mode;
 use super::plan::Plan;
 use super::system;
-use crate::cli::Mode;
 
 /// The environment does not allow that many connections at once.
 #[derive(Debug, thiserror::Error)]

@@ -1,16 +1,17 @@
 //! What a run is to do, after the flags. Plain values.
 
-mod mix;
-mod rate;
+pub(crate) mod mode;
+pub(crate) mod mix;
+pub(crate) mod rate;
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::cli::{LoadArgs, Mode, SuiteChoice};
+use crate::cli::{LoadArgs, SuiteChoice};
 
-pub(crate) use crate::cli::Arrivals;
 pub(crate) use mix::Mix;
+pub(crate) use mode::{Arrivals, Mode};
 pub(crate) use rate::Rate;
 
 /// The plan of a run.

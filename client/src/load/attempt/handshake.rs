@@ -7,10 +7,10 @@ use dtls::core::Connection;
 use dtls::{ConnectError, HandshakeCost, HandshakeError};
 
 use super::{Attempt, State};
-use crate::cli::Mode;
 use crate::clock;
 use crate::load::measure::{Agreed, Phase};
 use crate::load::outcome::{Failure, Outcome, Stage};
+use crate::load::plan::Mode;
 use crate::load::worker::Hands;
 
 impl Attempt {

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-use crate::cli::Mode;
+use super::mode::Mode;
 
 /// Modes with their weights. Shown as it is typed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -7,10 +7,10 @@ use anstyle::{AnsiColor, Style};
 use strum::IntoEnumIterator;
 
 use super::{Consumption, Knee, Percentiles, Report};
-use crate::cli::Mode;
 use crate::load::doubts::Kind;
 use crate::load::measure::{Agreed, Phase, Wire};
 use crate::load::plan::humane;
+use crate::load::plan::{Arrivals, Mode};
 use crate::load::run::Stopped;
 
 const BAD: Style = AnsiColor::Red.on_default().bold();
@@ -90,8 +90,8 @@ pub(crate) fn title(report: &Report) -> String {
     match (&plan.rate, plan.concurrency) {
         (Some(rate), _) => {
             let arrivals = match plan.arrivals {
-                crate::cli::Arrivals::Constant => "",
-                crate::cli::Arrivals::Poisson => ", Poisson",
+                Arrivals::Constant => "",
+                Arrivals::Poisson => ", Poisson",
             };
             text.push_str(&format!(", open loop, {}{arrivals}", rate.words()));
         }
