@@ -12,9 +12,9 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::endpoint::Role;
 use crate::endpoint::process::Stream;
-use crate::scenario::Refusal;
+use crate::refusal::Refusal;
+use crate::role::Role;
 
 pub use template::{Slot, Template};
 

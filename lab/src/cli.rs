@@ -10,7 +10,8 @@ use strum::VariantNames;
 use crate::explore::space::Kind;
 use crate::report::quoted;
 use crate::scenario::Chance;
-use crate::sim::{Defect, Shape};
+use crate::scenario::Shape;
+use crate::sim::Defect;
 
 /// Runs real DTLS programs across a network that is broken on purpose, and says what survived.
 #[derive(Debug, Parser)]

@@ -10,13 +10,14 @@ use std::time::{Duration, Instant, SystemTime};
 use dtls_certs::PkiFiles;
 use dtls_lab::adapter::{Adapter, Adapters};
 use dtls_lab::cli::{AdaptersArgs, FamilyArg, Format, MatrixArgs};
+use dtls_lab::endpoint::Programs;
 use dtls_lab::endpoint::process::Process;
-use dtls_lab::endpoint::{Programs, Role};
 use dtls_lab::expectations::Expectations;
 use dtls_lab::netns;
 use dtls_lab::report::{
     Cell, Matrix, Player, Report, Required, Row, Summary, save_page, write_json, write_matrix,
 };
+use dtls_lab::role::Role;
 use dtls_lab::run::{Asked, Backend, Choice, Job, Lab};
 use dtls_lab::scenario::{Catalogue, Family};
 use dtls_lab::schedule::{Grid, Progress, matches, plan_matrix, run_all};

@@ -13,26 +13,8 @@ use dtls_certs::PkiFiles;
 
 use crate::adapter::{Adapter, Data, Side, Slot, Template};
 use crate::packet::Direction;
+use crate::role::Role;
 use crate::scenario::{Play, Scenario};
-
-/// Which side of a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Role {
-    /// Serves.
-    Server,
-    /// Connects.
-    Client,
-}
-
-impl Role {
-    /// The word for people, and the name of its log file.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Server => "server",
-            Self::Client => "client",
-        }
-    }
-}
 
 /// A program that a play needs is not on this machine.
 #[derive(Debug, thiserror::Error)]

@@ -9,10 +9,10 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use crate::adapter::Adapters;
-use crate::endpoint::Role;
+use crate::refusal::{Problem, Refusal, did_you_mean, explain, locate, problem};
+use crate::role::Role;
 use crate::rules::RuleId;
-use crate::scenario::refusal::{Problem, did_you_mean, explain, locate, problem};
-use crate::scenario::{Catalogue, Refusal, Waiver};
+use crate::scenario::{Catalogue, Waiver};
 use crate::schedule::{Planned, matches};
 
 #[derive(Deserialize)]

@@ -25,10 +25,11 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::clock::now;
-use crate::scenario::Family;
+use crate::packet::Family;
+use crate::scenario::Shape;
 use crate::sim::play::{Played, play, play_over};
 use crate::sim::shape::{Cast, Setup};
-use crate::sim::{Defect, Fault, Shape, SimulationError, check_clock};
+use crate::sim::{Defect, Fault, SimulationError, check_clock};
 use space::{Kind, Space};
 
 /// Two configured ends, and their handshake without faults.

@@ -10,8 +10,8 @@ use etherparse::PacketBuilder;
 use nix::errno::Errno;
 use serde::Serialize;
 
+use crate::packet::Family;
 use crate::packet::{Datagram, HOP_LIMIT, Path};
-use crate::scenario::Family;
 
 /// One kind of ICMP error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

@@ -25,6 +25,7 @@
 
 pub mod cli;
 pub mod scenario;
+pub mod refusal;
 pub mod schedule;
 pub mod run;
 pub mod sim;
@@ -42,6 +43,7 @@ pub mod rules;
 pub mod adapter;
 pub mod expectations;
 pub mod endpoint;
+pub mod role;
 pub mod observe;
 pub mod verdict;
 pub mod report;

@@ -18,17 +18,19 @@ use dtls_lab::cli::{
     RulesArgs, RunArgs,
 };
 use dtls_lab::compare::{self, NotCompared, Question};
-use dtls_lab::endpoint::{MissingProgram, Programs, Role};
+use dtls_lab::endpoint::{MissingProgram, Programs};
 use dtls_lab::netem;
 use dtls_lab::netns::{self, NamespaceError};
+use dtls_lab::refusal::Refusal;
 use dtls_lab::report::{
     Report, Required, Row, SaveError, Summary, Verdicts, backend_flag, bug_rows, rule_rows, save,
     write_bugs, write_json, write_rules, write_table,
 };
+use dtls_lab::role::Role;
 use dtls_lab::run::{
     Asked, Backend, Choice, Finished, Job, Lab, evidence_folder, label, newest_reports,
 };
-use dtls_lab::scenario::{Catalogue, Family, Refusal};
+use dtls_lab::scenario::{Catalogue, Family};
 use dtls_lab::schedule::{Filter, PlanError, Planned, Progress, plan, run_all};
 use dtls_lab::sim::{SimulationError, Simulator};
 use dtls_lab::verdict::Need;

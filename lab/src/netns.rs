@@ -22,7 +22,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::scenario::Family;
+use crate::packet::Family;
 
 /// Why the namespaces of a run could not be made.
 #[derive(Debug, thiserror::Error)]

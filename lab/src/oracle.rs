@@ -26,10 +26,11 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::now;
+use crate::scenario::Shape;
 use crate::scenario::{Chance, Family, Link};
 use crate::sim::shape::{Cast, Setup};
 use crate::sim::world::World;
-use crate::sim::{Defect, Shape, SimulationError, check_clock};
+use crate::sim::{Defect, SimulationError, check_clock};
 use crate::wire::Engine;
 use model::{Distribution, Model};
 

@@ -17,11 +17,11 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::adapter::Adapters;
-use crate::endpoint::Role;
 use crate::observe::sketch::Sketch;
+use crate::packet::Family;
+use crate::role::Role;
 use crate::rules::Exchanged;
 use crate::run::{Backend, Finished, Job, label};
-use crate::scenario::Family;
 use crate::verdict::{Need, Verdict};
 
 pub use json::write_json;

@@ -18,15 +18,16 @@ use std::time::{Duration, SystemTime};
 use dtls_certs::PkiFiles;
 
 use crate::clock::now;
-use crate::endpoint::{self, MissingProgram, Programs, Role, Setting};
+use crate::endpoint::{self, MissingProgram, Programs, Setting};
 use crate::netem;
 use crate::netns::{NamespaceError, Network, server_addr};
 use crate::observe::sketch::Sketch;
 use crate::relay::{Links, Relay};
 use crate::report::replay;
+use crate::role::Role;
 use crate::rules::RuleId;
+use crate::scenario::Shape;
 use crate::scenario::{Family, Play, Scenario};
-use crate::sim::Shape;
 use crate::verdict::{Need, Observation, Skip, Verdict, judge};
 use crate::wire::Engine;
 use stage::Stage;

@@ -6,13 +6,12 @@
 
 mod parse;
 mod raw;
-pub(crate) mod refusal;
+mod shape;
 
-pub use refusal::Refusal;
+pub use shape::Shape;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,10 +20,11 @@ use dtls_certs::Profile;
 use serde::{Deserialize, Serialize};
 
 use crate::adapter::{Adapter, Adapters};
-use crate::endpoint::Role;
+use crate::refusal::{self, Refusal};
+use crate::role::Role;
 use crate::rules::{BugId, RuleId};
-use crate::sim::Shape;
 
+pub use crate::packet::Family;
 pub use crate::wire::change::{Blackhole, Rebind, Rebound};
 pub use crate::wire::forgery::Forgery;
 pub use crate::wire::inject::{Icmp, Inject, Payload, Trigger};
@@ -119,36 +119,6 @@ pub enum Leave {
 
 /// Bytes of a line where the scenario says nothing else.
 pub const SHORT_LINE: usize = 16;
-
-/// An IP version.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Family {
-    /// IP version 4.
-    Ipv4,
-    /// IP version 6.
-    Ipv6,
-}
-
-impl Family {
-    /// The version of an address.
-    #[must_use]
-    pub fn of(address: IpAddr) -> Self {
-        match address {
-            IpAddr::V4(_) => Self::Ipv4,
-            IpAddr::V6(_) => Self::Ipv6,
-        }
-    }
-}
-
-impl fmt::Display for Family {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Ipv4 => "ipv4",
-            Self::Ipv6 => "ipv6",
-        })
-    }
-}
 
 /// A server and a client that meet, and what is known about the meeting.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use crate::adapter::Adapter;
 use crate::clock::now;
-use crate::endpoint::Role;
 use crate::netem;
 use crate::report::quoted;
+use crate::role::Role;
 use crate::run::{Finished, Job, label};
 use crate::scenario::{Catalogue, Family, Outcome, Play, Scenario};
 use crate::verdict::{Need, Skip, Verdict};

@@ -22,13 +22,14 @@ pub mod fault;
 pub(crate) mod play;
 mod saboteur;
 pub(crate) mod scenario;
-pub mod shape;
+pub(crate) mod shape;
 pub(crate) mod world;
 
 pub use defect::Defect;
 pub use fault::{Fault, Position};
 pub use scenario::Simulator;
-pub use shape::Shape;
+
+use crate::scenario::{Family, Shape};
 
 /// Why nothing can be simulated.
 #[derive(Debug, thiserror::Error)]
@@ -67,7 +68,7 @@ pub(crate) fn check_clock() -> Result<(), SimulationError> {
         })
         .collect();
     let engine = crate::wire::Engine::perfect();
-    let family = crate::scenario::Family::Ipv4;
+    let family = Family::Ipv4;
     let mut world = world::World::new(&cast, engine, &nothing_arrives, family, None)?;
     world.run_out(std::time::Duration::from_millis(1500));
     let times: Vec<_> = world.sent.iter().map(|sent| sent.at.as_micros()).collect();

@@ -14,7 +14,8 @@ use dtls_lab::oracle::Question;
 use dtls_lab::oracle::plot::{self, NotDrawn};
 use dtls_lab::oracle::report::{self, Answer};
 use dtls_lab::report::{SaveError, save_oracle};
-use dtls_lab::sim::{Fault, Shape, SimulationError};
+use dtls_lab::scenario::Shape;
+use dtls_lab::sim::{Fault, SimulationError};
 use indicatif::ProgressBar;
 use strum::IntoEnumIterator;
 

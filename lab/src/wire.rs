@@ -31,9 +31,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::packet::{self, Datagram, Direction, Path};
+use crate::packet::{self, Datagram, Direction, Family, Path};
 use crate::record::{self, Record};
-use crate::scenario::{Family, Scenario};
+use crate::scenario::Scenario;
 use crate::{icmp, netns};
 
 use change::{Blackhole, Rebind, Rebound};

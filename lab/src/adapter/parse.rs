@@ -10,8 +10,8 @@ use toml::Spanned;
 use super::template::Fault;
 use super::{Adapter, ClientSide, Data, Many, Ready, ServerSide, Side, Slot, Template};
 use crate::endpoint::process::Stream;
-use crate::scenario::Refusal;
-use crate::scenario::refusal::{Problem, did_you_mean, explain, locate, problem};
+use crate::refusal::Refusal;
+use crate::refusal::{Problem, did_you_mean, explain, locate, problem};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use strum::{Display, EnumIter, EnumString, IntoStaticStr, VariantNames};
 
-use crate::endpoint::Role;
 use crate::icmp;
 use crate::packet::Direction;
+use crate::role::Role;
 use crate::sim::fault::{BadCall, Call};
 use crate::sim::play::Played;
 use crate::sim::{Fault, Position};

@@ -1,7 +1,7 @@
 //! Faults and runs in words, for people. Pure.
 
-use crate::endpoint::Role;
 use crate::packet::Direction;
+use crate::role::Role;
 use crate::sim::end::State;
 use crate::sim::fault::Call;
 use crate::sim::play::Played;

@@ -4,8 +4,8 @@ use etherparse::{Icmpv4Header, Icmpv6Header, NetSlice, SlicedPacket, TransportSl
 use nix::errno::Errno;
 
 use super::{KINDS, PACKET_TOO_BIG, forge, kinds_of};
+use crate::packet::Family;
 use crate::packet::Path;
-use crate::scenario::Family;
 
 fn path(family: Family) -> Path {
     let (source, destination) = match family {

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use super::{EventKind, Trace};
-use crate::endpoint::Role;
 use crate::packet::Direction;
 use crate::record::Place;
+use crate::role::Role;
 use crate::rules::Exchanged;
 use crate::wire::{Cause, Fate};
 

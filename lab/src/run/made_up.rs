@@ -9,8 +9,9 @@ use std::time::Duration;
 use super::{Job, RunError, Stage};
 use crate::clock::now;
 use crate::endpoint::process::Process;
-use crate::endpoint::{EXIT_UNSUPPORTED, Programs, Role, Setting};
+use crate::endpoint::{EXIT_UNSUPPORTED, Programs, Setting};
 use crate::netns::Network;
+use crate::role::Role;
 
 /// What the programs that were asked have answered, by adapter and role.
 #[derive(Debug, Default)]

@@ -8,11 +8,12 @@ use super::{Job, RunError};
 use crate::adapter::Ready;
 use crate::clock::{now, until};
 use crate::endpoint::process::{Process, Stream};
-use crate::endpoint::{self, EXIT_UNSUPPORTED, Programs, Role, Setting, Talk};
+use crate::endpoint::{self, EXIT_UNSUPPORTED, Programs, Setting, Talk};
 use crate::netns::Network;
 use crate::observe::Trace;
 use crate::packet::Direction;
 use crate::relay::Relay;
+use crate::role::Role;
 use crate::scenario::{Bound, Leave, Outcome};
 use crate::verdict::{Ending, Exchange, Observation};
 

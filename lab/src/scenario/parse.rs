@@ -21,14 +21,14 @@ use self::change::{blackhole, rebind};
 use self::inject::inject;
 use self::link::links;
 use self::selector::selector;
+use super::Shape;
 use super::raw::{Raw, RawExpect, RawPlay, RawRepeats, RawRule};
-use super::refusal::{Problem, Refusal, did_you_mean, explain, locate, problem};
 use super::{
     Action, Expect, Family, Forgery, Link, Outcome, Play, Repeats, Rule, SHORT_LINE, Scenario,
 };
 use crate::adapter::{Adapter, Adapters, OURS};
+use crate::refusal::{Problem, Refusal, did_you_mean, explain, locate, problem};
 use crate::rules::{BUGS, RULES};
-use crate::sim::Shape;
 
 /// The scenario in one file.
 ///

@@ -16,7 +16,7 @@ use super::SimulationError;
 use super::fault::{BadCall, Call};
 use super::saboteur::{Reaction, Saboteur, split_records};
 use super::shape::Cast;
-use crate::endpoint::Role;
+use crate::role::Role;
 
 /// How far an end has come.
 #[derive(Debug, Clone, PartialEq, Eq)]

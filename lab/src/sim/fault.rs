@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use crate::endpoint::Role;
 use crate::icmp::{self, Kind};
 use crate::packet::Direction;
+use crate::role::Role;
 use crate::wire::Fate;
 
 /// A datagram by its number in its direction, from 1, as its sender sent it.

@@ -7,8 +7,8 @@ use super::end::End;
 use super::fault::Fault;
 use super::shape::Cast;
 use super::world::{Sent, World};
-use crate::endpoint::Role;
 use crate::explore::words::state;
+use crate::role::Role;
 use crate::scenario::{Family, SHORT_LINE};
 use crate::wire::Engine;
 

@@ -10,11 +10,11 @@ use nix::errno::Errno;
 
 use super::defect::Defect;
 use super::end::Moment;
-use crate::endpoint::Role;
 use crate::packet::Direction;
 use crate::record::{
     self, Content, ContentType, FlightTracker, Fragment, MessageType, Place, Record,
 };
+use crate::role::Role;
 
 /// One end's defect, and what it has to remember.
 #[derive(Debug)]

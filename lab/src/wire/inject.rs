@@ -7,8 +7,8 @@ use super::rng::Draws;
 use super::selector::Selector;
 use super::{Delivery, Origin};
 use crate::icmp;
+use crate::packet::Family;
 use crate::packet::{Datagram, Direction, Path};
-use crate::scenario::Family;
 
 /// One thing an attacker does in every flow.
 #[derive(Debug, Clone, PartialEq, Eq)]

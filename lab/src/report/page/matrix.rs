@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{duration, implementation};
+use crate::packet::Family;
 use crate::report::{Row, Status};
-use crate::scenario::Family;
 
 /// What the page shows.
 #[derive(Debug)]

@@ -6,13 +6,13 @@ use std::time::Duration;
 use super::ladder::Ladder;
 use super::matrix::Matrix;
 use super::*;
-use crate::endpoint::Role;
 use crate::observe::sketch::{Resent, Sketch, Step, StepKind};
 use crate::oracle::silence::Silence;
 use crate::packet::Direction;
 use crate::record::Place;
 use crate::report::tests::{ALL, report, row};
 use crate::report::{Row, Status};
+use crate::role::Role;
 use crate::rules::Exchanged;
 use crate::wire::{Cause, Fate};
 

@@ -4,10 +4,10 @@
 use std::collections::BTreeMap;
 
 use super::implementation;
-use crate::endpoint::Role;
 use crate::observe::sketch::Resent;
 use crate::oracle::silence::Silence;
 use crate::report::Row;
+use crate::role::Role;
 
 /// What `timers.svg` draws.
 #[derive(Debug)]

@@ -6,8 +6,8 @@ use std::time::Duration;
 use toml::Spanned;
 
 use super::super::raw::{RawBlackhole, RawRebind, RawSelector, When};
-use super::super::refusal::{Problem, problem};
 use super::selector::selector;
+use crate::refusal::{Problem, problem};
 use crate::scenario::{Blackhole, Rebind, Trigger};
 
 /// The one trigger of a section named `what`.

@@ -3,10 +3,10 @@
 use toml::Spanned;
 
 use super::super::raw::RawInject;
-use super::super::refusal::{Problem, did_you_mean, problem};
 use super::change::trigger;
 use super::selector::selector;
 use crate::icmp;
+use crate::refusal::{Problem, did_you_mean, problem};
 use crate::scenario::{Attacker, Family, Icmp, Inject, Payload};
 
 /// One inject.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use toml::Spanned;
 
 use super::super::raw::{RawGeModel, RawLink, RawLinks};
-use super::super::refusal::{Problem, problem};
+use crate::refusal::{Problem, problem};
 use crate::scenario::{Chance, GeModel, Link, Mtu};
 
 /// The links to the server and to the clients.

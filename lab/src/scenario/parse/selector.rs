@@ -3,9 +3,9 @@
 use std::ops::Range;
 
 use super::super::raw::RawSelector;
-use super::super::refusal::{Problem, problem};
 use crate::packet::Direction;
 use crate::record::{ContentType, MessageType};
+use crate::refusal::{Problem, problem};
 use crate::scenario::Selector;
 
 /// A selector that can match, its direction filled in where the rest tells it.
