@@ -108,18 +108,6 @@ pub struct RunArgs {
     #[arg(value_name = "NAME")]
     pub names: Vec<String>,
 
-    /// Seed of every decision left to chance, in hexadecimal; a random one by default.
-    #[arg(long, value_name = "HEX", value_parser = parse_seed)]
-    pub seed: Option<u64>,
-
-    /// Read the scenarios from this folder instead of the built-in set.
-    #[arg(long, value_name = "DIR")]
-    pub scenarios: Option<PathBuf>,
-
-    /// Read more adapters from this folder; one of a name that exists replaces it.
-    #[arg(long, value_name = "DIR")]
-    pub adapters: Option<PathBuf>,
-
     /// Where to play.
     #[arg(long, value_name = "BACKEND", value_enum, default_value_t = BackendArg::Auto)]
     pub backend: BackendArg,
@@ -143,6 +131,26 @@ pub struct RunArgs {
     /// Runs at the same time, each in namespaces of its own. They mostly wait for timers.
     #[arg(long, value_name = "N", default_value_t = 12, value_parser = clap::value_parser!(u8).range(1..=64))]
     pub jobs: u8,
+
+    /// What `matrix` takes as well.
+    #[command(flatten)]
+    pub play: PlayArgs,
+}
+
+/// What `run` and `matrix` have in common.
+#[derive(Debug, Args)]
+pub struct PlayArgs {
+    /// Seed of every decision left to chance, in hexadecimal; a random one by default.
+    #[arg(long, value_name = "HEX", value_parser = parse_seed)]
+    pub seed: Option<u64>,
+
+    /// Read the scenarios from this folder instead of the built-in set.
+    #[arg(long, value_name = "DIR")]
+    pub scenarios: Option<PathBuf>,
+
+    /// Read more adapters from this folder; one of a name that exists replaces it.
+    #[arg(long, value_name = "DIR")]
+    pub adapters: Option<PathBuf>,
 
     /// Where the evidence goes: a folder per run, and the link `latest`.
     #[arg(long, value_name = "DIR", default_value = OUT)]
@@ -177,39 +185,34 @@ pub struct ProgramArgs {
     pub server_arg: Vec<String>,
 }
 
-/// What a replay needs besides its run, each word with a space before it: where scenarios, adapters and
-/// programs come from.
-fn sources(
-    scenarios: Option<&PathBuf>,
-    adapters: Option<&PathBuf>,
-    programs: &ProgramArgs,
-) -> String {
-    let folders = [
-        ("--scenarios", scenarios),
-        ("--adapters", adapters),
-        ("--bin-dir", programs.bin_dir.as_ref()),
-        ("--server-bin", programs.server_bin.as_ref()),
-        ("--client-bin", programs.client_bin.as_ref()),
-    ];
-    let folders = folders.into_iter().filter_map(|(flag, path)| {
-        let path = quoted(&path?.display().to_string());
-        Some(format!(" {flag} {path}"))
-    });
-    let more = programs.server_arg.iter();
-    folders
-        .chain(more.map(|word| format!(" --server-arg={}", quoted(word))))
-        .collect()
+impl PlayArgs {
+    /// What a replay needs besides its run, each word with a space before it: where scenarios, adapters and
+    /// programs come from.
+    #[must_use]
+    pub fn besides(&self) -> String {
+        let folders = [
+            ("--scenarios", &self.scenarios),
+            ("--adapters", &self.adapters),
+            ("--bin-dir", &self.programs.bin_dir),
+            ("--server-bin", &self.programs.server_bin),
+            ("--client-bin", &self.programs.client_bin),
+        ];
+        let folders = folders.into_iter().filter_map(|(flag, path)| {
+            let path = quoted(&path.as_ref()?.display().to_string());
+            Some(format!(" {flag} {path}"))
+        });
+        let more = self.programs.server_arg.iter();
+        folders
+            .chain(more.map(|word| format!(" --server-arg={}", quoted(word))))
+            .collect()
+    }
 }
 
 impl RunArgs {
     /// What a replay needs besides its run, each word with a space before it.
     #[must_use]
     pub fn besides(&self) -> String {
-        let mut words = sources(
-            self.scenarios.as_ref(),
-            self.adapters.as_ref(),
-            &self.programs,
-        );
+        let mut words = self.play.besides();
         if let Some(defect) = self.defect {
             words.push_str(&format!(" --defect {defect}"));
         }
@@ -218,16 +221,6 @@ impl RunArgs {
 }
 
 impl MatrixArgs {
-    /// The same for the runs of a matrix.
-    #[must_use]
-    pub fn besides(&self) -> String {
-        sources(
-            self.scenarios.as_ref(),
-            self.adapters.as_ref(),
-            &self.programs,
-        )
-    }
-
     /// What was asked for, but for the seed, as arguments that ask for it again.
     #[must_use]
     pub fn asked(&self) -> String {
@@ -252,7 +245,7 @@ impl MatrixArgs {
             .into_iter()
             .filter_map(|(flag, value)| Some(format!(" {flag} {}", quoted(&value?))));
         let names = self.names.iter().map(|name| format!(" {}", quoted(name)));
-        names.chain(options).collect::<String>() + &self.besides()
+        names.chain(options).collect::<String>() + &self.play.besides()
     }
 }
 
@@ -291,18 +284,6 @@ pub struct MatrixArgs {
     #[arg(long, value_name = "FAMILY", value_enum, default_value_t = FamilyArg::Ipv4)]
     pub family: FamilyArg,
 
-    /// Seed of every decision left to chance, in hexadecimal; a random one by default.
-    #[arg(long, value_name = "HEX", value_parser = parse_seed)]
-    pub seed: Option<u64>,
-
-    /// Read the scenarios from this folder instead of the built-in set.
-    #[arg(long, value_name = "DIR")]
-    pub scenarios: Option<PathBuf>,
-
-    /// Read more adapters from this folder; one of a name that exists replaces it.
-    #[arg(long, value_name = "DIR")]
-    pub adapters: Option<PathBuf>,
-
     /// What is known to fail, instead of the built-in list.
     #[arg(long, value_name = "FILE")]
     pub expectations: Option<PathBuf>,
@@ -311,17 +292,9 @@ pub struct MatrixArgs {
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u8).range(1..=64))]
     pub jobs: u8,
 
-    /// Where the evidence goes: a folder per run, and the link `latest`.
-    #[arg(long, value_name = "DIR", default_value = OUT)]
-    pub out: PathBuf,
-
-    /// How to print the matrix.
-    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Format::Text)]
-    pub format: Format,
-
-    /// Where the programs are.
+    /// What `run` takes as well.
     #[command(flatten)]
-    pub programs: ProgramArgs,
+    pub play: PlayArgs,
 }
 
 /// `dtls-lab adapters`.
@@ -340,8 +313,8 @@ pub struct AdaptersArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     dtls-lab explore                                   everything: some minutes\n  \
-    dtls-lab explore drops3,permutations --handshake full,resumed\n  \
-    dtls-lab explore drops3 --handshake full --case 77  one case, every datagram of it\n  \
+    dtls-lab explore --space drops3,permutations --handshake full,resumed\n  \
+    dtls-lab explore --space drops3 --handshake full --case 77  one case, every datagram of it\n  \
     dtls-lab explore --handshake psk --faults 'to_client#1=drop,server.send#2=ECONNRESET'\n  \
     dtls-lab explore --handshake full --decisions target/lab/latest/RUN/decisions.jsonl\n\n\
     A failing case is shrunk to the faults that matter and told with the command that plays it. Late \
@@ -350,12 +323,8 @@ pub struct ExploreArgs {
     /// Spaces to play: drops3 (up to three lost datagrams), permutations (of each flight), duplicates,
     /// replays, errno (each socket error at each call), icmp (each forged error at each step); all of them
     /// by default.
-    #[arg(value_name = "SPACE", value_delimiter = ',', value_parser = one_of::<Kind>())]
-    pub spaces: Vec<Kind>,
-
-    /// The same, as an option.
-    #[arg(long = "space", value_name = "SPACE", value_delimiter = ',', hide = true, value_parser = one_of::<Kind>())]
-    pub more_spaces: Vec<Kind>,
+    #[arg(long, value_name = "SPACE", value_delimiter = ',', value_parser = one_of::<Kind>())]
+    pub space: Vec<Kind>,
 
     /// Handshakes to play them in; all of them by default. `-split` sends each record in a datagram of
     /// its own.

@@ -29,10 +29,10 @@ use super::{
 /// `dtls-lab matrix`.
 pub(crate) fn matrix(arguments: &MatrixArgs, started: Instant) -> Result<ExitCode, LabError> {
     let started_at = SystemTime::now();
-    let adapters = adapters(arguments.adapters.as_deref())?;
+    let adapters = adapters(arguments.play.adapters.as_deref())?;
     let required = std::env::var("LAB_REQUIRE").unwrap_or_default();
     let required = Required::parse(&required, &adapters).map_err(LabError::Requirement)?;
-    let catalogue = catalogue(arguments.scenarios.as_deref(), &adapters)?;
+    let catalogue = catalogue(arguments.play.scenarios.as_deref(), &adapters)?;
     let expectations = match &arguments.expectations {
         Some(path) => {
             let text = std::fs::read_to_string(path).map_err(|source| LabError::Unreadable {
@@ -43,7 +43,7 @@ pub(crate) fn matrix(arguments: &MatrixArgs, started: Instant) -> Result<ExitCod
             Expectations::parse(path, &text, &catalogue, &adapters)?
         }
         // They speak of the scenarios that the lab brings along.
-        None if arguments.scenarios.is_some() => Expectations::default(),
+        None if arguments.play.scenarios.is_some() => Expectations::default(),
         None => built_in(&catalogue, &adapters)?,
     };
     let usual: Vec<String> = USUAL.iter().map(|name| (*name).to_owned()).collect();
@@ -68,15 +68,15 @@ pub(crate) fn matrix(arguments: &MatrixArgs, started: Instant) -> Result<ExitCod
     };
     let (mut plan, scenarios) = plan_matrix(&catalogue, &grid)?;
     expectations.apply(&mut plan);
-    let programs = programs(&arguments.programs);
+    let programs = programs(&arguments.play.programs);
     require_ours(&programs, &plan)?;
     netns::claim_privileges()?;
     ctrlc::set_handler(|| {
         netns::kill_all_inhabitants();
         std::process::exit(INTERRUPTED);
     })?;
-    let seed = arguments.seed.unwrap_or_else(rand::random);
-    let (evidence, pki) = prepare(&arguments.out, seed)?;
+    let seed = arguments.play.seed.unwrap_or_else(rand::random);
+    let (evidence, pki) = prepare(&arguments.play.out, seed)?;
     let described = |all: &[Arc<Adapter>], role| -> Vec<Player> {
         let player = |it: &Arc<Adapter>| Player {
             name: it.name.clone(),
@@ -96,9 +96,9 @@ pub(crate) fn matrix(arguments: &MatrixArgs, started: Instant) -> Result<ExitCod
         pki: PkiFiles::in_dir(&pki),
         asked: Asked::default(),
         choice: Choice::Only(Backend::Wire),
-        besides: arguments.besides(),
+        besides: arguments.play.besides(),
     };
-    if arguments.format == Format::Text {
+    if arguments.play.format == Format::Text {
         writeln!(
             io::stdout(),
             "dtls-lab: {} servers, {} clients, {} scenarios: {} runs, backend {}, seed {seed:x}",
@@ -152,10 +152,10 @@ pub(crate) fn matrix(arguments: &MatrixArgs, started: Instant) -> Result<ExitCod
         replay: format!("dtls-lab matrix{} --seed {seed:x}", arguments.asked()),
     };
     save_page(&evidence, &report)?;
-    match arguments.format {
+    match arguments.play.format {
         Format::Text => {
             write_matrix(&mut anstream::stdout().lock(), &matrix)?;
-            let latest = arguments.out.join("latest");
+            let latest = arguments.play.out.join("latest");
             writeln!(
                 io::stdout(),
                 "report {}   replay all: {}",

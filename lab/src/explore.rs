@@ -296,7 +296,7 @@ impl Stage {
             minimal: minimal.iter().map(ToString::to_string).collect(),
             words: words::of_faults(minimal, &played.sent),
             replay: command(match case {
-                Some((kind, number)) => format!("{kind} --case {number}"),
+                Some((kind, number)) => format!("--space {kind} --case {number}"),
                 None => format!("--faults '{}'", list(faults)),
             }),
             replay_minimal: command(format!("--faults '{}'", list(minimal))),

@@ -246,9 +246,9 @@ fn compare(arguments: &CompareArgs) -> Result<bool, LabError> {
 fn run(arguments: &RunArgs) -> Result<ExitCode, LabError> {
     let (started, started_at) = (now(), SystemTime::now());
     let required = std::env::var("LAB_REQUIRE").unwrap_or_default();
-    let adapters = adapters(arguments.adapters.as_deref())?;
+    let adapters = adapters(arguments.play.adapters.as_deref())?;
     let required = Required::parse(&required, &adapters).map_err(LabError::Requirement)?;
-    let catalogue = catalogue(arguments.scenarios.as_deref(), &adapters)?;
+    let catalogue = catalogue(arguments.play.scenarios.as_deref(), &adapters)?;
     let filter = Filter {
         names: arguments.names.clone(),
         family: arguments.family.map(|family| match family {
@@ -261,14 +261,14 @@ fn run(arguments: &RunArgs) -> Result<ExitCode, LabError> {
         netem: arguments.backend == BackendArg::Netem,
     };
     let mut plan = plan(&catalogue, &filter)?;
-    if arguments.scenarios.is_none() {
+    if arguments.play.scenarios.is_none() {
         crossplay::built_in(&catalogue, &adapters)?.apply(&mut plan);
     }
     if arguments.defect.is_some() && arguments.backend != BackendArg::Sim {
         let text = "--defect is planted in simulated ends: add --backend sim";
         return Err(CommandError::Usage(text.to_owned()).into());
     }
-    let programs = programs(&arguments.programs);
+    let programs = programs(&arguments.play.programs);
     let mut note = None;
     let mut choice = Choice::Only(Backend::Sim);
     if arguments.backend != BackendArg::Sim {
@@ -283,8 +283,8 @@ fn run(arguments: &RunArgs) -> Result<ExitCode, LabError> {
         (choice, note) = who_makes_links(arguments, &required)?;
     }
 
-    let seed = arguments.seed.unwrap_or_else(rand::random);
-    let (evidence, pki) = prepare(&arguments.out, seed)?;
+    let seed = arguments.play.seed.unwrap_or_else(rand::random);
+    let (evidence, pki) = prepare(&arguments.play.out, seed)?;
     let run: Box<dyn Fn(&Job<'_>) -> Finished + Sync> = match choice {
         Choice::Only(Backend::Sim) => {
             let lab = Simulator::new(seed, evidence.clone(), arguments.defect)?;
@@ -304,7 +304,7 @@ fn run(arguments: &RunArgs) -> Result<ExitCode, LabError> {
             Box::new(move |job| lab.run(job))
         }
     };
-    if arguments.format == Format::Text {
+    if arguments.play.format == Format::Text {
         writeln!(
             io::stdout(),
             "dtls-lab: {} runs, backend {}, seed {seed:x}",
@@ -372,11 +372,11 @@ fn run(arguments: &RunArgs) -> Result<ExitCode, LabError> {
         summary,
     };
     save(&evidence, &report)?;
-    match arguments.format {
+    match arguments.play.format {
         Format::Text => {
             let mut out = anstream::stdout().lock();
             write_table(&mut out, &report)?;
-            let latest = arguments.out.join("latest");
+            let latest = arguments.play.out.join("latest");
             writeln!(
                 out,
                 "report {}   replay all: {}",
@@ -420,7 +420,7 @@ fn who_makes_links(
             },
             None,
         )),
-        BackendArg::Auto if arguments.seed.is_some() => {
+        BackendArg::Auto if arguments.play.seed.is_some() => {
             if required.names(&Need::Netem) {
                 return Err(LabError::Requirement(
                     "LAB_REQUIRE=netem: with --seed the wire plays; add --backend netem".to_owned(),

@@ -38,26 +38,18 @@ pub(crate) enum CommandError {
 
 /// Plays spaces, or one case; whether nothing failed.
 pub(crate) fn explore(arguments: &ExploreArgs, bar: &ProgressBar) -> Result<bool, CommandError> {
-    let kinds: Vec<Kind> = arguments
-        .spaces
-        .iter()
-        .chain(&arguments.more_spaces)
-        .copied()
-        .collect();
     let faults = match (&arguments.faults, &arguments.decisions) {
         (Some(list), _) => Some(parse_faults(list)?),
         (None, Some(path)) => Some(read_decisions(path)?),
         (None, None) => None,
     };
     if arguments.case.is_some() || faults.is_some() {
-        return one_case(arguments, &kinds, faults);
+        return one_case(arguments, faults);
     }
-    let or_all = |chosen: &[Kind]| {
-        if chosen.is_empty() {
-            Kind::iter().collect()
-        } else {
-            chosen.to_vec()
-        }
+    let kinds: Vec<Kind> = if arguments.space.is_empty() {
+        Kind::iter().collect()
+    } else {
+        arguments.space.clone()
     };
     let shapes: Vec<Shape> = if arguments.handshake.is_empty() {
         Shape::iter().collect()
@@ -68,7 +60,6 @@ pub(crate) fn explore(arguments: &ExploreArgs, bar: &ProgressBar) -> Result<bool
     for shape in shapes {
         stages.push(Stage::new(shape, arguments.defect)?);
     }
-    let kinds = or_all(&kinds);
     let pairs = || {
         kinds
             .iter()
@@ -135,11 +126,7 @@ pub(crate) fn oracle(arguments: &OracleArgs, bar: &ProgressBar) -> Result<bool, 
     Ok(answer.is_good())
 }
 
-fn one_case(
-    arguments: &ExploreArgs,
-    kinds: &[Kind],
-    faults: Option<Vec<Fault>>,
-) -> Result<bool, CommandError> {
+fn one_case(arguments: &ExploreArgs, faults: Option<Vec<Fault>>) -> Result<bool, CommandError> {
     let [shape] = arguments.handshake[..] else {
         return Err(CommandError::Usage(
             "one case is played in one handshake: name it, for example --handshake full".to_owned(),
@@ -149,13 +136,13 @@ fn one_case(
     let faults = match (arguments.case, faults) {
         (_, Some(faults)) => faults,
         (Some(number), None) => {
-            let [kind] = kinds else {
+            let [kind] = arguments.space[..] else {
                 return Err(CommandError::Usage(
-                    "--case is a number in one space: name it, for example `explore drops3 --case 12`"
+                    "--case is a number in one space: name it, for example `explore --space drops3 --case 12`"
                         .to_owned(),
                 ));
             };
-            let space = stage.space(*kind);
+            let space = stage.space(kind);
             space.case(number).ok_or_else(|| {
                 CommandError::Usage(format!(
                     "--case {number}: {kind} has {} cases in the {shape} handshake, numbered from 0",

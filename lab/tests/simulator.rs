@@ -77,7 +77,7 @@ fn lab(arguments: &[&str]) -> (Option<i32>, String, String) {
 
 #[test]
 fn planted_defect_is_found_shrunk_and_told_in_words_that_replay_it() {
-    let explore = ["explore", "drops3", "--handshake", "psk"];
+    let explore = ["explore", "--space", "drops3", "--handshake", "psk"];
     let defect = ["--defect", "two-hello-verify-requests"];
     let (code, out, _) = lab(&[&explore[..], &defect[..]].concat());
     assert_eq!(code, Some(1), "{out}");
@@ -121,6 +121,7 @@ fn decisions_of_an_earlier_run_are_played_again() {
 fn impossible_case_and_fault_are_refused_with_what_is_possible() {
     let (code, _, error) = lab(&[
         "explore",
+        "--space",
         "duplicates",
         "--handshake",
         "psk",

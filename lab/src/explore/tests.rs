@@ -58,7 +58,10 @@ fn icmp_errors_that_have_a_flight_repeated_are_found_and_told() {
         first.words[0].starts_with("send the client a forged ipv4"),
         "{first:#?}"
     );
-    assert!(first.replay.contains("explore icmp --case"), "{first:#?}");
+    assert!(
+        first.replay.contains("explore --space icmp --case"),
+        "{first:#?}"
+    );
 }
 
 #[test]
