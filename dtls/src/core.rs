@@ -16,6 +16,7 @@ pub(crate) mod filter;
 pub(crate) mod renumber;
 pub(crate) mod cookie;
 pub(crate) mod hello;
+pub(crate) mod ended;
 pub(crate) mod limits;
 pub(crate) mod timers;
 pub(crate) mod heartbeat;

@@ -32,6 +32,8 @@ pub enum Counter {
     HellosOverPrefix,
     /// Hellos dropped because their source prefix has lately been answered as often as it may.
     HellosOverRate,
+    /// Hellos with a good cookie dropped because they repeat one whose connection has ended.
+    HellosRepeated,
     /// Datagrams from unknown peers that were no ClientHello.
     UnknownPeer,
     /// `ClientHello` messages that OpenSSL would not take.

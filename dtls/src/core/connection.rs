@@ -28,6 +28,7 @@ use crate::sys;
 use super::filter::{HeldAlert, RecordFilter, Role};
 use super::heartbeat::Heartbeat;
 use super::reconnect::Reconnect;
+use super::record::HelloRandom;
 use super::renumber::Renumber;
 use super::slot::Slot;
 use super::timers::{Due, Timers};
@@ -380,6 +381,13 @@ impl Connection {
         } else {
             Read::Empty
         })
+    }
+
+    /// The client's random: what tells this connection's hello from others of the client.
+    pub(crate) fn client_random(&self) -> HelloRandom {
+        let mut random = HelloRandom::default();
+        self.ssl().client_random(&mut random);
+        random
     }
 
     /// The client's new connection, after [`Read::Reconnected`]. It may carry another identity.

@@ -31,6 +31,10 @@ const LIFETIME: UnixSeconds = 60;
 /// Two clocks that rotate and verify may differ by this much.
 const SKEW: UnixSeconds = 60;
 
+/// No clock finds a cookie good for longer than this after it was issued: shared keys, issued by a clock
+/// that is ahead and verified by one that is behind.
+pub(crate) const LONGEST_LIFE: UnixSeconds = LIFETIME + 2 * SKEW;
+
 /// A key signs for this long, then verifies for as long again.
 const ROTATION: UnixSeconds = 600;
 

@@ -4,19 +4,22 @@
 //! each one's stays for as long as it lives. Where each has a socket of its own, its route serves until
 //! it settles: the peer's datagrams that arrive before connect() takes effect lie in the listening
 //! socket's queue, the other fragments of its hello, a repeated hello. Runs on the listener's
-//! thread; a route is taken down by the connection's.
+//! thread; a route is taken down by the connection's, which leaves behind what hello it began with.
 
 use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use crate::config::PortSharing;
+use crate::core::ended::Ended;
 use crate::core::limits::{Census, Limits, Prefix, PrefixLengths};
+use crate::core::record::HelloRandom;
 use crate::stats::Counter;
 
 use super::mailbox::{Bell, Mailbox, Post, mailbox};
 use super::socket::{self, FourTuple, ListeningSocket};
-use super::transport::{StrayPost, Transport};
+use super::transport::{StrayPost, Transport, clock};
 
 /// Bytes kept for a connection that has not settled: a hello's fragments and a repetition.
 const EARLY: usize = 32 * 1024;
@@ -34,10 +37,11 @@ pub(crate) struct Routes {
     bell: Arc<Bell>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Table {
     inboxes: HashMap<FourTuple, Option<Post<Vec<u8>>>>,
     census: Census,
+    ended: Ended,
 }
 
 /// What became of a datagram at the routes.
@@ -55,7 +59,11 @@ impl Routes {
     /// No routes; `bell` wakes the listener, and `lengths` say what a prefix is.
     pub(crate) fn new(bell: Arc<Bell>, lengths: PrefixLengths) -> Self {
         Self {
-            table: Mutex::default(),
+            table: Mutex::new(Table {
+                inboxes: HashMap::new(),
+                census: Census::default(),
+                ended: Ended::new(clock()),
+            }),
             lengths,
             bell,
         }
@@ -68,6 +76,12 @@ impl Routes {
             Some(Some(post)) if post.send(datagram.to_vec()) => Routed::Forwarded,
             Some(_) => Routed::Dropped,
         }
+    }
+
+    /// Whether the connection that this hello began has ended lately.
+    pub(crate) fn has_ended(&self, tuple: FourTuple, hello: &HelloRandom, now: Instant) -> bool {
+        let FourTuple { peer, local } = tuple;
+        self.lock().ended.knows(peer, local, hello, now)
     }
 
     /// Connections alive.
@@ -91,7 +105,8 @@ pub(crate) struct Route {
     routes: Arc<Routes>,
     tuple: FourTuple,
     prefix: Prefix,
-    half_open: bool,
+    /// The hello that began it, once its handshake is complete.
+    established: Option<HelloRandom>,
 }
 
 impl Route {
@@ -110,15 +125,21 @@ impl Route {
             routes: Arc::clone(routes),
             tuple,
             prefix,
-            half_open: true,
+            established: None,
         };
         Ok((route, inbox))
     }
 
-    /// The handshake is complete.
-    pub(crate) fn establish(&mut self) {
-        if std::mem::take(&mut self.half_open) {
-            self.routes.lock().census.establish();
+    /// The handshake that began with `hello` is complete. If there was another before it, the client
+    /// has started over, and that connection has ended.
+    pub(crate) fn establish(&mut self, hello: HelloRandom) {
+        let mut table = self.routes.lock();
+        match self.established.replace(hello) {
+            None => table.census.establish(),
+            Some(before) => {
+                let FourTuple { peer, local } = self.tuple;
+                table.ended.remember(peer, local, &before, clock());
+            }
         }
     }
 
@@ -135,7 +156,11 @@ impl Drop for Route {
     fn drop(&mut self) {
         let mut table = self.routes.lock();
         table.inboxes.remove(&self.tuple);
-        table.census.leave(self.prefix, self.half_open);
+        table.census.leave(self.prefix, self.established.is_none());
+        if let Some(hello) = &self.established {
+            let FourTuple { peer, local } = self.tuple;
+            table.ended.remember(peer, local, hello, clock());
+        }
         if table.inboxes.is_empty() {
             self.routes.bell.ring();
         }

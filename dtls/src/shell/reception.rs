@@ -17,7 +17,7 @@ use std::time::Instant;
 
 use crate::config::{self, PortSharing, Safeguard, ServerConfig, Successor, unix_now};
 use crate::core::limits::{HelloRate, Limits, Prefix};
-use crate::core::record::{client_hello_has_cookie, client_hello_sequence};
+use crate::core::record::{client_hello_has_cookie, client_hello_random, client_hello_sequence};
 use crate::core::{HelloOutcome, HelloVerifier, VerifiedHello};
 use crate::error::BindError;
 use crate::stats::{Counter, Stats};
@@ -212,6 +212,10 @@ impl Reception {
                 }
                 None
             }
+            Ok(HelloOutcome::Verified(_)) if self.is_repeated(datagram, tuple, now) => {
+                stats.count(Counter::HellosRepeated);
+                None
+            }
             Ok(HelloOutcome::Verified(hello)) => self.hand_off(hello, tuple),
             Ok(HelloOutcome::Noise) => None,
             Err(_) => {
@@ -255,6 +259,12 @@ impl Reception {
         };
         let refusal = self.common.routes.refusal(prefix, &self.limits);
         refusal.or_else(too_fast)
+    }
+
+    /// Whether a hello with a good cookie has had its connection.
+    fn is_repeated(&self, hello: &[u8], tuple: FourTuple, now: Instant) -> bool {
+        let routes = &self.common.routes;
+        client_hello_random(hello).is_some_and(|random| routes.has_ended(tuple, &random, now))
     }
 
     fn answer(&self, answer: &[u8], tuple: FourTuple) {

@@ -108,7 +108,7 @@ impl DtlsStream {
         // On failure, the alert that tells the peer why.
         transmit(&mut connection, &transport);
         outcome?;
-        transport.settle();
+        transport.settle(connection.client_random());
         Ok(Self {
             connection,
             transport,
@@ -202,6 +202,7 @@ impl DtlsStream {
         let Some(successor) = self.connection.take_successor() else {
             return false;
         };
+        self.transport.settle(successor.client_random());
         self.connection = successor;
         self.backlog = Backlog::default();
         self.closed = false;

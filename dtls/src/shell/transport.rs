@@ -16,6 +16,7 @@ use nix::sys::time::TimeSpec;
 use socket2::SockRef;
 
 use crate::config::Settings;
+use crate::core::record::HelloRandom;
 use crate::stats::Stats;
 use crate::sys::udp::Datagram;
 
@@ -157,11 +158,11 @@ impl Transport {
         }
     }
 
-    /// The handshake is complete: nothing early is missing any more.
-    pub(crate) fn settle(&mut self) {
+    /// The handshake of the client with this random is complete: nothing early is missing any more.
+    pub(crate) fn settle(&mut self, random: HelloRandom) {
         match self {
-            Self::Connected(connected) => connected.settle(),
-            Self::Shared(shared) => shared.settle(),
+            Self::Connected(connected) => connected.settle(random),
+            Self::Shared(shared) => shared.settle(random),
         }
     }
 

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::config::{Safeguard, Settings};
-use crate::core::record::client_hello_sequence;
+use crate::core::record::{HelloRandom, client_hello_sequence};
 use crate::shell::bad_calls::{self, Call};
 use crate::shell::handoff::Route;
 use crate::shell::icmp::{Sending, SocketError, send_or_lose};
@@ -89,9 +89,9 @@ impl Connected {
     }
 
     /// The handshake is complete: nothing early is missing any more.
-    pub(super) fn settle(&mut self) {
+    pub(super) fn settle(&mut self, random: HelloRandom) {
         if let Some(route) = &mut self.route {
-            route.establish();
+            route.establish(random);
             route.stop_forwarding();
         }
         self.inbox = None;
