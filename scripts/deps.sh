@@ -30,6 +30,8 @@ int main(void) { return puts("") < 0; }' >"$dir/probe.c"
 configures() { perl -MFindBin -MIPC::Cmd -MFile::Compare -MTime::Piece -e 1 2>/dev/null; }
 has() { command -v "$1" >/dev/null; }
 includes() { echo "#include <$1>" | cc -E - >/dev/null 2>&1; }
+# A library to be loaded before a program's own: nothing is on the PATH.
+has_faketime() { compgen -G '/usr/lib/*/faketime/libfaketimeMT.so.1' >/dev/null; }
 finds_openssl() { pkg-config --exists openssl 2>/dev/null; }
 
 # Some packages come with a service that starts with the machine; the tests start the programs
@@ -82,6 +84,7 @@ needed "test" "has freeradius" "freeradius" "answers behind us, without DTLS"
 needed "test" "has radclient" "freeradius-utils" "radclient, asks radsecproxy"
 needed "test" "has rsyslogd" "rsyslog" "collects syslog behind us, without DTLS"
 needed "test" "has tshark" "tshark" "decrypts the lab's captures with the secrets in them"
+needed "test" "has_faketime" "libfaketime" "makes the clocks of the lab's programs run faster"
 needed "test" "has logger" "bsdutils" "logger, sends syslog"
 needed "test" "has systemd-analyze" "systemd" "systemd-analyze, checks the unit in dist/"
 

@@ -152,6 +152,11 @@ pub struct PlayArgs {
     #[arg(long, value_name = "DIR")]
     pub adapters: Option<PathBuf>,
 
+    /// Let the programs' clocks run N times as fast, where a probe of each shows that this works: what waits for
+    /// timers takes 1/N of the time. All times shown are the programs'. Needs libfaketime and the wire.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=20))]
+    pub dilate: Option<u32>,
+
     /// Where the evidence goes: a folder per run, and the link `latest`.
     #[arg(long, value_name = "DIR", default_value = OUT)]
     pub out: PathBuf,
@@ -187,7 +192,7 @@ pub struct ProgramArgs {
 
 impl PlayArgs {
     /// What a replay needs besides its run, each word with a space before it: where scenarios, adapters and
-    /// programs come from.
+    /// programs come from, and the pace of their clocks.
     #[must_use]
     pub fn besides(&self) -> String {
         let folders = [
@@ -204,6 +209,7 @@ impl PlayArgs {
         let more = self.programs.server_arg.iter();
         folders
             .chain(more.map(|word| format!(" --server-arg={}", quoted(word))))
+            .chain(self.dilate.map(|times| format!(" --dilate {times}")))
             .collect()
     }
 }

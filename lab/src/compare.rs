@@ -15,12 +15,12 @@ use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::socket::{setsockopt, sockopt};
 use serde::Serialize;
 
-use crate::clock::now;
+use crate::clock::Clock;
 use crate::netem;
 use crate::netns::{NamespaceError, Network, client_addr, server_addr};
 use crate::relay::{Links, Relay, StartError};
@@ -150,12 +150,12 @@ impl Question {
                 Engine::perfect()
             }
         };
-        let origin = now();
-        let mut relay = Relay::start(&network, engine, links, origin)?;
+        let clock = Clock::start(1);
+        let mut relay = Relay::start(&network, engine, links, clock)?;
         let all_sent = AtomicBool::new(false);
         let arrivals = std::thread::scope(|scope| {
-            let receiving = scope.spawn(|| receive(&receiver, origin, &all_sent));
-            let sent = send(&sender, self.datagrams, origin);
+            let receiving = scope.spawn(|| receive(&receiver, clock, &all_sent));
+            let sent = send(&sender, self.datagrams, clock);
             all_sent.store(true, Ordering::Release);
             let received = receiving
                 .join()
@@ -171,10 +171,10 @@ impl Question {
 }
 
 /// Sends them at a pace that both backends and the receiver can follow.
-fn send(sender: &UdpSocket, datagrams: u32, origin: Instant) -> io::Result<()> {
+fn send(sender: &UdpSocket, datagrams: u32, clock: Clock) -> io::Result<()> {
     let pace = crossbeam_channel::tick(PACE);
     for number in 0..datagrams {
-        let sent_at = now().saturating_duration_since(origin);
+        let sent_at = clock.elapsed();
         sender.send(&payload(number, sent_at))?;
         pace.recv().map_err(io::Error::other)?;
     }
@@ -182,18 +182,14 @@ fn send(sender: &UdpSocket, datagrams: u32, origin: Instant) -> io::Result<()> {
 }
 
 /// Receives until all were sent and nothing came for a while.
-fn receive(
-    receiver: &UdpSocket,
-    origin: Instant,
-    all_sent: &AtomicBool,
-) -> io::Result<Vec<Arrival>> {
+fn receive(receiver: &UdpSocket, clock: Clock, all_sent: &AtomicBool) -> io::Result<Vec<Arrival>> {
     let mut arrivals = Vec::new();
     let mut buffer = [0; 2 * LENGTH];
     loop {
         let over = all_sent.load(Ordering::Acquire);
         match receiver.recv(&mut buffer) {
             Ok(length) => {
-                let at = now().saturating_duration_since(origin);
+                let at = clock.elapsed();
                 arrivals.extend(arrival(&buffer[..length], at));
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use dtls_certs::PkiFiles;
 use dtls_lab::adapter::{Adapter, Adapters};
 use dtls_lab::cli::{AdaptersArgs, FamilyArg, Format, MatrixArgs};
+use dtls_lab::clock::Clock;
 use dtls_lab::endpoint::Programs;
 use dtls_lab::endpoint::process::Process;
 use dtls_lab::expectations::Expectations;
@@ -18,7 +19,7 @@ use dtls_lab::report::{
     Cell, Matrix, Player, Report, Required, Row, Summary, save_page, write_json, write_matrix,
 };
 use dtls_lab::role::Role;
-use dtls_lab::run::{Asked, Backend, Choice, Job, Lab};
+use dtls_lab::run::{Asked, Backend, Choice, Dilation, Job, Lab};
 use dtls_lab::scenario::{Catalogue, Family};
 use dtls_lab::schedule::{Grid, Progress, matches, plan_matrix, run_all};
 
@@ -68,6 +69,12 @@ pub(crate) fn matrix(arguments: &MatrixArgs, started: Instant) -> Result<ExitCod
     };
     let (mut plan, scenarios) = plan_matrix(&catalogue, &grid)?;
     expectations.apply(&mut plan);
+    let dilation = arguments
+        .play
+        .dilate
+        .map(Dilation::new)
+        .transpose()?
+        .map(Arc::new);
     let programs = programs(&arguments.play.programs);
     require_ours(&programs, &plan)?;
     netns::claim_privileges()?;
@@ -95,18 +102,20 @@ pub(crate) fn matrix(arguments: &MatrixArgs, started: Instant) -> Result<ExitCod
         evidence: evidence.clone(),
         pki: PkiFiles::in_dir(&pki),
         asked: Asked::default(),
+        dilation: dilation.clone(),
         choice: Choice::Only(Backend::Wire),
         besides: arguments.play.besides(),
     };
     if arguments.play.format == Format::Text {
         writeln!(
             io::stdout(),
-            "dtls-lab: {} servers, {} clients, {} scenarios: {} runs, backend {}, seed {seed:x}",
+            "dtls-lab: {} servers, {} clients, {} scenarios: {} runs, backend {}{}, seed {seed:x}",
             servers.len(),
             clients.len(),
             scenarios.len(),
             plan.len(),
-            Backend::Wire.describe()
+            Backend::Wire.describe(),
+            super::hurry(arguments.play.dilate)
         )?;
     }
     let bar = progress_bar(plan.len());
@@ -155,6 +164,9 @@ pub(crate) fn matrix(arguments: &MatrixArgs, started: Instant) -> Result<ExitCod
     match arguments.play.format {
         Format::Text => {
             write_matrix(&mut anstream::stdout().lock(), &matrix)?;
+            for line in dilation.iter().flat_map(|it| it.found()) {
+                writeln!(io::stdout(), "{line}")?;
+            }
             let latest = arguments.play.out.join("latest");
             writeln!(
                 io::stdout(),
@@ -243,11 +255,10 @@ fn version(programs: &Programs, adapter: &Adapter, role: Role, evidence: &Path) 
 /// The first line with a digit that a program prints within some seconds.
 fn first_line(mut command: Command, evidence: &Path) -> Option<String> {
     command.stdin(Stdio::null());
-    let started = super::now();
     let log = evidence.join("version.log");
-    let mut process = Process::spawn(command, &log, started).ok()?;
+    let mut process = Process::spawn(command, &log, Clock::start(1)).ok()?;
     process.close_stdin();
-    process.wait_until(started + PATIENCE);
+    process.wait_until(super::now() + PATIENCE);
     process.kill();
     process.first_line(|line| line.contains(|c: char| c.is_ascii_digit()))
 }

@@ -2,6 +2,7 @@
 //!
 //! What distinguishes one implementation from another stands in its adapter. Run's thread.
 
+pub mod faketime;
 pub mod process;
 
 use std::ffi::OsString;
@@ -10,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use dtls_certs::PkiFiles;
+use faketime::Faketime;
 
 use crate::adapter::{Adapter, Data, Side, Slot, Template};
 use crate::packet::Direction;
@@ -83,6 +85,8 @@ pub struct Setting<'a> {
     pub scenario: &'a Scenario,
     /// What the programs are told that the scenario and their task are, instead of the truth.
     pub made_up: Option<&'a str>,
+    /// What makes their clocks run faster, if they do.
+    pub faketime: Option<&'a Faketime>,
 }
 
 impl Setting<'_> {
@@ -110,7 +114,7 @@ impl Setting<'_> {
 
     /// What the ends have to do: one connection with data both ways, one after another that resume the
     /// session before, or many from one process.
-    fn task(&self, play: &Play) -> &str {
+    pub fn task(&self, play: &Play) -> &str {
         match self.made_up {
             Some(made_up) => made_up,
             None if self.counts_for_itself(&play.client) => "many",
@@ -380,6 +384,9 @@ impl Programs {
         command.env("LAB_ROLE", role.name());
         command.env("LAB_SCENARIO", setting.scenario_name());
         command.env("LAB_TASK", setting.task(play));
+        if let Some(faketime) = setting.faketime {
+            faketime.load_into(&mut command);
+        }
         for (name, word) in &side.environment {
             command.env(name, word.fill(&|slot| setting.value(slot, role, play)));
         }

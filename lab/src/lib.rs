@@ -47,4 +47,4 @@ pub mod role;
 pub mod observe;
 pub mod verdict;
 pub mod report;
-mod clock;
+pub mod clock;

@@ -18,7 +18,7 @@ use dtls_lab::cli::{
     RulesArgs, RunArgs,
 };
 use dtls_lab::compare::{self, NotCompared, Question};
-use dtls_lab::endpoint::{MissingProgram, Programs};
+use dtls_lab::endpoint::{MissingProgram, Programs, faketime};
 use dtls_lab::netem;
 use dtls_lab::netns::{self, NamespaceError};
 use dtls_lab::refusal::Refusal;
@@ -28,7 +28,7 @@ use dtls_lab::report::{
 };
 use dtls_lab::role::Role;
 use dtls_lab::run::{
-    Asked, Backend, Choice, Finished, Job, Lab, evidence_folder, label, newest_reports,
+    Asked, Backend, Choice, Dilation, Finished, Job, Lab, evidence_folder, label, newest_reports,
 };
 use dtls_lab::scenario::{Catalogue, Family};
 use dtls_lab::schedule::{Filter, PlanError, Planned, Progress, plan, run_all};
@@ -77,6 +77,8 @@ enum LabError {
     #[error(transparent)]
     Missing(#[from] MissingProgram),
     #[error(transparent)]
+    NoFaketime(#[from] faketime::NotInstalled),
+    #[error(transparent)]
     Simulator(#[from] SimulationError),
     #[error(transparent)]
     Command(CommandError),
@@ -115,6 +117,7 @@ impl LabError {
             | Self::Compare(_)
             | Self::Netem(_)
             | Self::Missing(_)
+            | Self::NoFaketime(_)
             | Self::Simulator(_)
             | Self::Command(_)
             | Self::Signals(_)
@@ -268,6 +271,19 @@ fn run(arguments: &RunArgs) -> Result<ExitCode, LabError> {
         let text = "--defect is planted in simulated ends: add --backend sim";
         return Err(CommandError::Usage(text.to_owned()).into());
     }
+    if arguments.play.dilate.is_some()
+        && ![BackendArg::Auto, BackendArg::Wire].contains(&arguments.backend)
+    {
+        let text = "--dilate hurries real programs, and the kernel's netem cannot be hurried with them: leave \
+                    --backend out";
+        return Err(CommandError::Usage(text.to_owned()).into());
+    }
+    let dilation = arguments
+        .play
+        .dilate
+        .map(Dilation::new)
+        .transpose()?
+        .map(Arc::new);
     let programs = programs(&arguments.play.programs);
     let mut note = None;
     let mut choice = Choice::Only(Backend::Sim);
@@ -298,6 +314,7 @@ fn run(arguments: &RunArgs) -> Result<ExitCode, LabError> {
                 evidence,
                 pki: PkiFiles::in_dir(&pki),
                 asked: Asked::default(),
+                dilation: dilation.clone(),
                 choice: choice.clone(),
                 besides: arguments.besides(),
             };
@@ -307,9 +324,10 @@ fn run(arguments: &RunArgs) -> Result<ExitCode, LabError> {
     if arguments.play.format == Format::Text {
         writeln!(
             io::stdout(),
-            "dtls-lab: {} runs, backend {}, seed {seed:x}",
+            "dtls-lab: {} runs, backend {}{}, seed {seed:x}",
             plan.len(),
-            choice.describe()
+            choice.describe(),
+            hurry(arguments.play.dilate)
         )?;
         if let Some(note) = note {
             writeln!(io::stdout(), "{note}")?;
@@ -376,6 +394,9 @@ fn run(arguments: &RunArgs) -> Result<ExitCode, LabError> {
         Format::Text => {
             let mut out = anstream::stdout().lock();
             write_table(&mut out, &report)?;
+            for line in dilation.iter().flat_map(|it| it.found()) {
+                writeln!(out, "{line}")?;
+            }
             let latest = arguments.play.out.join("latest");
             writeln!(
                 out,
@@ -387,6 +408,13 @@ fn run(arguments: &RunArgs) -> Result<ExitCode, LabError> {
         Format::Json => write_json(&mut io::stdout().lock(), &report)?,
     }
     Ok(exit(summary.unexpected == 0))
+}
+
+/// What a person is told of `--dilate` before anything was probed.
+fn hurry(dilate: Option<u32>) -> String {
+    dilate.map_or_else(String::new, |times| {
+        format!(", clocks x{times} where a probe shows that it works")
+    })
 }
 
 /// The implementations that `--server` and `--client` name, if both do.
@@ -420,10 +448,10 @@ fn who_makes_links(
             },
             None,
         )),
-        BackendArg::Auto if arguments.play.seed.is_some() => {
+        BackendArg::Auto if arguments.play.seed.is_some() || arguments.play.dilate.is_some() => {
             if required.names(&Need::Netem) {
                 return Err(LabError::Requirement(
-                    "LAB_REQUIRE=netem: with --seed the wire plays; add --backend netem".to_owned(),
+                    "LAB_REQUIRE=netem: with --seed and --dilate the wire plays; add --backend netem".to_owned(),
                 ));
             }
             Ok((wire, None))

@@ -16,12 +16,13 @@ use std::io::{self, PipeReader, PipeWriter, Read, Write};
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sys::time::TimeSpec;
 
-use crate::clock::now;
+use crate::clock::Clock;
 use crate::netem;
 use crate::netns::{NamespaceError, Network, WIRE_TO_CLIENT, WIRE_TO_SERVER};
 use crate::observe::Watch;
@@ -80,7 +81,7 @@ pub struct Relay {
 
 impl Relay {
     /// Opens both ends of the wire, from the calling thread, and starts the relay thread.
-    /// `origin` is the run's zero of time.
+    /// `clock` tells the time of everything that is seen.
     ///
     /// # Errors
     ///
@@ -89,7 +90,7 @@ impl Relay {
         network: &Network,
         engine: Engine,
         links: Links,
-        origin: Instant,
+        clock: Clock,
     ) -> Result<Self, StartError> {
         network.wire.enter()?;
         let open = |sees| -> Result<[Port; 2], StartError> {
@@ -110,7 +111,7 @@ impl Relay {
             ports,
             behind,
             engine,
-            origin,
+            clock,
             watch: Arc::clone(&watch),
             requests: Arc::clone(&requests),
             wake_up,
@@ -173,7 +174,7 @@ struct Loop {
     /// The kernel's links, where it makes them.
     behind: Option<Behind>,
     engine: Engine,
-    origin: Instant,
+    clock: Clock,
     watch: Arc<Watch>,
     requests: Arc<Mutex<Vec<Request>>>,
     wake_up: PipeReader,
@@ -228,7 +229,7 @@ impl Loop {
     }
 
     fn elapsed(&self) -> Duration {
-        now().saturating_duration_since(self.origin)
+        self.clock.elapsed()
     }
 
     /// Sleeps until a frame, a request, or the next frame's time comes.
@@ -238,13 +239,9 @@ impl Loop {
             .peek()
             .map(|Reverse(waiting)| waiting.delivery.at);
         let next = [next, self.engine.next_due()].into_iter().flatten().min();
-        let timeout = next.map_or(PollTimeout::NONE, |next| {
-            // Rounded up: a wait of zero while something is due in half a millisecond would spin.
-            let left = next
-                .saturating_sub(self.elapsed())
-                .as_micros()
-                .div_ceil(1000);
-            PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
+        let timeout = next.map(|next| {
+            let left = next.saturating_sub(self.elapsed());
+            TimeSpec::from_duration(self.clock.real(left))
         });
         let watched = [
             self.wake_up.as_fd(),
@@ -257,7 +254,7 @@ impl Loop {
             .chain(behind)
             .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
             .collect();
-        match poll(&mut fds, timeout) {
+        match ppoll(&mut fds, timeout, None) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno.into()),
         }

@@ -94,6 +94,9 @@ pub struct Row {
     pub client: String,
     /// The backend that played it.
     pub backend: &'static str,
+    /// How many times as fast as ours the clocks of its programs ran, where `--dilate` worked; all times are
+    /// theirs then.
+    pub dilated: Option<u32>,
     /// What it came to.
     pub status: Status,
     /// From the first hello to the end of the last flight, in milliseconds.
@@ -228,6 +231,7 @@ impl Row {
             server: label(&job.play, Role::Server),
             client: label(&job.play, Role::Client),
             backend: backend.name(),
+            dilated: finished.dilated,
             status,
             handshake_ms: finished.handshake.map(milliseconds),
             resent: finished.resent,

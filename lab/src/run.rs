@@ -3,10 +3,13 @@
 //! A run keeps one of the lab's threads to itself. The thread moves between the namespaces that the
 //! run made and starts each endpoint in the one where it belongs. It waits for conditions with
 //! deadlines, never for a time to pass, and whatever happens it ends a few seconds after the
-//! scenario's deadline.
+//! scenario's deadline, which counts from when the server listens.
 
+mod dilation;
 mod evidence;
 mod made_up;
+mod per_key;
+mod proc;
 mod stage;
 
 use std::collections::BTreeSet;
@@ -17,7 +20,7 @@ use std::time::{Duration, SystemTime};
 
 use dtls_certs::PkiFiles;
 
-use crate::clock::now;
+use crate::clock::Clock;
 use crate::endpoint::{self, MissingProgram, Programs, Setting};
 use crate::netem;
 use crate::netns::{NamespaceError, Network, server_addr};
@@ -32,6 +35,7 @@ use crate::verdict::{Need, Observation, Skip, Verdict, judge};
 use crate::wire::Engine;
 use stage::Stage;
 
+pub use dilation::Dilation;
 pub(crate) use evidence::write_evidence;
 pub use evidence::{evidence_folder, newest_reports};
 pub use made_up::Asked;
@@ -120,6 +124,8 @@ pub struct Lab {
     pub pki: PkiFiles,
     /// Which programs keep their promise to say what they cannot play.
     pub asked: Asked,
+    /// How much faster than ours the programs' clocks are to run, where that works; only on the wire.
+    pub dilation: Option<Arc<Dilation>>,
     /// Who makes the links; never the simulator.
     pub choice: Choice,
     /// What a replay needs besides its run, each word with a space before it.
@@ -150,6 +156,8 @@ pub struct Finished {
     pub resent: Option<u32>,
     /// Whether the handshake was all that could be judged.
     pub handshake_only: bool,
+    /// How many times as fast as ours the programs' clocks ran, where that was so.
+    pub dilated: Option<u32>,
     /// What else a person should know.
     pub remarks: Vec<String>,
     /// Rules that an end has broken.
@@ -172,6 +180,7 @@ impl Finished {
             resent: (!handshakes.is_empty())
                 .then(|| handshakes.iter().map(|one| one.resent()).sum()),
             handshake_only: seen.not_tried().is_some(),
+            dilated: seen.dilated,
             remarks: remarks(seen),
             broken: seen.trace.rules.broken().keys().copied().collect(),
             evidence: Some(evidence),
@@ -187,6 +196,7 @@ impl Finished {
             handshake: None,
             resent: None,
             handshake_only: false,
+            dilated: None,
             remarks: Vec::new(),
             broken: BTreeSet::new(),
             evidence: None,
@@ -230,6 +240,7 @@ fn remarks(seen: &Observation) -> Vec<String> {
     if let Some(why) = seen.not_tried() {
         remarks.push(format!("the handshake only: {why}"));
     }
+    remarks.extend(seen.not_dilated.clone());
     for (ending, who) in [(&seen.server, "server"), (&seen.client, "client")] {
         if ending.flooded {
             remarks.push(format!(
@@ -269,7 +280,8 @@ pub(crate) fn seed_of(seed: u64, slug: &str) -> u64 {
 impl Lab {
     /// Plays `job` and judges it.
     pub fn run(&self, job: &Job<'_>) -> Finished {
-        if let Some(why) = needs_the_simulator(job.scenario) {
+        let most_times = self.dilation.as_ref().map_or(1, |it| it.faketime.times);
+        if let Some(why) = needs_the_simulator(job.scenario, most_times) {
             let need = Need::Sim;
             return Finished::untried(Verdict::Skipped(Skip { need, why }));
         }
@@ -297,10 +309,36 @@ impl Lab {
             return Finished::untried(Verdict::Skipped(skip));
         }
         let evidence = self.evidence.join(job.folder());
-        match self.observe(job, backend, &evidence) {
+        let finished = self.attempt(job, backend, &evidence, self.dilation.as_deref());
+        let settled =
+            is_expected(job, &finished.verdict) || needs_the_simulator(job.scenario, 1).is_some();
+        let Some(times) = finished.dilated.filter(|_| !settled) else {
+            return finished;
+        };
+        // A fast clock makes all computing slow: what it turned red may be that alone.
+        let mut again = self.attempt(job, backend, &evidence, None);
+        let why = match &finished.verdict {
+            Verdict::Pass => "it passed",
+            verdict => verdict.why(),
+        };
+        again.remarks.push(format!(
+            "not dilated, for with x{times} it was not as expected: {why}"
+        ));
+        again
+    }
+
+    /// Plays `job` with this dilation, and judges it.
+    fn attempt(
+        &self,
+        job: &Job<'_>,
+        backend: Backend,
+        evidence: &Path,
+        dilation: Option<&Dilation>,
+    ) -> Finished {
+        match self.observe(job, backend, evidence, dilation) {
             Ok(seen) => {
                 let verdict = judge(job.scenario, &job.play, &seen);
-                Finished::of(&seen, verdict, evidence)
+                Finished::of(&seen, verdict, evidence.to_owned())
             }
             Err(RunError::Namespace(NamespaceError::NoIpv6)) => {
                 let why = NamespaceError::NoIpv6.to_string();
@@ -309,9 +347,13 @@ impl Lab {
                     why,
                 }))
             }
+            Err(RunError::TooLong(why)) => {
+                let need = Need::Sim;
+                Finished::untried(Verdict::Skipped(Skip { need, why }))
+            }
             Err(RunError::Unsupported(why)) => Finished::untried(Verdict::Unsupported(why)),
             Err(error) => Finished {
-                evidence: Some(evidence),
+                evidence: Some(evidence.to_owned()),
                 ..Finished::untried(Verdict::Broken(error.to_string()))
             },
         }
@@ -337,6 +379,7 @@ impl Lab {
         job: &Job<'_>,
         backend: Backend,
         evidence: &Path,
+        dilation: Option<&Dilation>,
     ) -> Result<Observation, RunError> {
         let trouble = |source| RunError::Evidence {
             path: evidence.to_owned(),
@@ -351,7 +394,30 @@ impl Lab {
         if job.scenario.same_port {
             network.single_client_port()?;
         }
-        let (origin, started) = (now(), SystemTime::now());
+        let mut setting = Setting {
+            server: SocketAddr::new(server_addr(job.family), SERVER_PORT),
+            pki: &self.pki,
+            evidence,
+            scenario: job.scenario,
+            made_up: None,
+            faketime: None,
+        };
+        // Before the run's time begins: who has to ask must have no less of it than the others.
+        self.asked.ask(job, &setting, &self.programs, &network)?;
+        let mut not_dilated = None;
+        if let Some(dilation) = dilation {
+            match dilation.works_for(job, &setting, &self.programs)? {
+                Ok(()) => setting.faketime = Some(&dilation.faketime),
+                Err(why) => not_dilated = Some(why),
+            }
+        }
+        let dilated = setting.faketime.map(|faketime| faketime.times);
+        let pace = dilated.unwrap_or(1);
+        if let Some(why) = needs_the_simulator(job.scenario, pace) {
+            let why = not_dilated.map_or(why.clone(), |not| format!("{why}; {not}"));
+            return Err(RunError::TooLong(why));
+        }
+        let (clock, started) = (Clock::start(pace), SystemTime::now());
         let (engine, links) = if backend == Backend::Netem {
             network.wire.enter()?;
             let links = [&job.scenario.to_server, &job.scenario.to_client];
@@ -361,43 +427,46 @@ impl Lab {
             let seed = seed_of(job.seed(self.seed), &job.slug());
             (Engine::new(job.scenario, seed), Links::Engine)
         };
-        let relay = Relay::start(&network, engine, links, origin)?;
+        let relay = Relay::start(&network, engine, links, clock)?;
         let mut stage = Stage {
             job,
-            deadline: origin + job.scenario.deadline,
-            setting: Setting {
-                server: SocketAddr::new(server_addr(job.family), SERVER_PORT),
-                pki: &self.pki,
-                evidence,
-                scenario: job.scenario,
-                made_up: None,
-            },
-            origin,
+            deadline: clock.after(job.scenario.deadline),
+            setting,
+            clock,
             relay,
         };
-        let seen = self
-            .asked
-            .ask(&stage, &self.programs, &network)
-            .and_then(|()| stage.play(&self.programs, &network));
+        let seen = stage.play(&self.programs, &network);
         let left_behind = network.kill_inhabitants();
         stage.relay.stop();
         let mut seen = seen?;
         seen.left_behind = left_behind;
+        seen.dilated = dilated;
+        seen.not_dilated = not_dilated;
         seen.trace = std::mem::take(&mut *stage.relay.watch().lock());
         write_evidence(evidence, started, &seen).map_err(trouble)?;
         Ok(seen)
     }
 }
 
+/// Whether this verdict is the one that is known of the play.
+fn is_expected(job: &Job<'_>, verdict: &Verdict) -> bool {
+    match verdict {
+        Verdict::Pass => job.play.fails_because.is_none() || job.play.may_pass,
+        Verdict::Fail(_) => job.play.fails_because.is_some(),
+        Verdict::Broken(_) => false,
+        Verdict::Unsupported(_) | Verdict::Skipped(_) => true,
+    }
+}
+
 /// Why no real programs play this scenario, if so.
-fn needs_the_simulator(scenario: &Scenario) -> Option<String> {
+fn needs_the_simulator(scenario: &Scenario, pace: u32) -> Option<String> {
     if scenario.handshake != Shape::Full {
         let shape = scenario.handshake;
         return Some(format!(
             "the {shape} handshake is played by --backend sim only"
         ));
     }
-    (scenario.deadline > MOST_REAL_TIME).then(|| {
+    (scenario.deadline > MOST_REAL_TIME * pace).then(|| {
         let deadline = humantime::format_duration(scenario.deadline);
         format!("it takes up to {deadline}, which --backend sim spends in no time")
     })
@@ -437,6 +506,8 @@ enum RunError {
     },
     #[error("the server did not start to listen: {0}")]
     NotListening(String),
+    #[error("{0}")]
+    TooLong(String),
     #[error("{0}")]
     Unsupported(String),
     #[error("{0}")]

@@ -6,6 +6,8 @@
 mod check;
 mod repeats;
 
+pub(crate) use repeats::transmissions;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -134,6 +136,10 @@ pub struct Observation {
     pub client_killed: Option<Duration>,
     /// KiB of the server's memory before and after what attackers did.
     pub server_memory: Option<[u64; 2]>,
+    /// How many times as fast as ours the programs' clocks ran, where that was so.
+    pub dilated: Option<u32>,
+    /// Why it was not so, where it was asked for.
+    pub not_dilated: Option<String>,
     /// Processes that the programs left behind, and the lab killed.
     pub left_behind: usize,
     /// Worker threads of the server just before it was asked to end.

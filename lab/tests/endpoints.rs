@@ -124,6 +124,38 @@ fn client_that_prints_without_end_is_told_and_its_log_is_bounded() {
 }
 
 #[test]
+fn client_that_floods_the_wire_ends_its_run_at_once_and_nothing_of_it_remains() {
+    // Two of them, one of which leaves the process group.
+    let flood = "exec dd if=/dev/zero bs=64 status=none count=76543250000 >&3";
+    let lab = lab_with(
+        "client",
+        &format!("exec bash -c \"exec 3>/dev/udp/$1/$2; setsid bash -c '{flood}' & {flood}\""),
+        "",
+    );
+    let patient = scenario("openssl", "mine").replace("4s", "90s");
+    lab.scenario("clean", &patient);
+    let (code, report) = lab.report(&[]);
+    let why = why(&report, "clean");
+    assert_eq!((code, statuses(&report)), (1, vec!["fail"]), "{why}");
+    assert!(
+        why.starts_with("the client sent without end: the lab stopped looking at its datagram "),
+        "{why}"
+    );
+    let took = report["runs"][0]["seconds"]
+        .as_f64()
+        .expect("it took some time");
+    assert!(took < 60.0, "{took} s, though nothing more was looked at");
+    assert!(!runs("count=76543250000"), "they still flood");
+    let folder = lab.out().join("latest/clean.ipv4.openssl.mine");
+    for (file, most) in [("wire.pcapng", 100), ("events.jsonl", 200)] {
+        let length = std::fs::metadata(folder.join(file))
+            .expect("it is evidence")
+            .len();
+        assert!(length < most << 20, "{file}: {length} bytes");
+    }
+}
+
+#[test]
 fn adapter_of_ones_own_plays() {
     let serve = "exec openssl s_server -quiet -dtls1_2 -accept $1:$2 -cert $3 -key $4";
     let lab = lab_with("server", serve, "");
@@ -166,6 +198,21 @@ fn program_that_promises_to_say_what_it_cannot_play_is_asked_for_a_made_up_scena
     let lab = lab_with("server", "echo 'not this' >&2; exit 127", promise);
     let (code, status, why) = verdict(&lab);
     assert_eq!((code, status.as_str()), (0, "unsupported"), "{why}");
+}
+
+#[test]
+fn run_that_asks_for_the_made_up_scenario_has_all_of_its_own_time() {
+    // The answer takes as long as the run may.
+    let serve =
+        "exec openssl s_server -quiet -dtls1_2 -accept $1:$2 -cert $3 -cert_chain $3 -key $4";
+    let slow = format!("[ \"$LAB_TASK\" = echo ] || {{ sleep 4; exit 127; }}\n{serve}");
+    let lab = lab_with("server", &slow, "says_unsupported = true");
+    // It prints what it receives and does not echo.
+    let adapter = lab.path().join("adapters/mine.toml");
+    let text = std::fs::read_to_string(&adapter).expect("it was written");
+    std::fs::write(&adapter, text.replace("\"echo\"", "\"lines\"")).expect("it is ours");
+    let (code, status, why) = verdict(&lab);
+    assert_eq!((code, status.as_str()), (0, "pass"), "{why}");
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod common;
 
 mod can_fail;
 mod cli;
+mod dilation;
 mod endpoints;
 mod netem;
 mod replay;

@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
-use crate::clock::{now, until};
+use super::faketime;
+use crate::clock::{Clock, now, until};
 
 /// Why a process could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -27,10 +28,10 @@ pub struct SpawnError {
     source: std::io::Error,
 }
 
-/// A line a process printed, and when, counted from the start of the run.
+/// A line a process printed, and when.
 #[derive(Debug, Clone)]
 pub struct Line {
-    /// When it was read.
+    /// When it was read, by the clock of the run.
     pub at: Duration,
     /// The text without its end of line; bytes that are no UTF-8 are replaced.
     pub text: String,
@@ -96,7 +97,7 @@ impl Process {
     /// # Errors
     ///
     /// [`SpawnError`] with the program's name when it cannot be started or `log` not be written.
-    pub fn spawn(mut command: Command, log: &Path, origin: Instant) -> Result<Self, SpawnError> {
+    pub fn spawn(mut command: Command, log: &Path, clock: Clock) -> Result<Self, SpawnError> {
         let program = command.get_program().to_string_lossy().into_owned();
         let fail = |source| SpawnError {
             program: program.clone(),
@@ -116,10 +117,10 @@ impl Process {
         let output = Arc::new(Output::default());
         let mut readers = Vec::new();
         if let Some(pipe) = child.stdout.take() {
-            readers.push(copy_lines(pipe, Stream::Out, &output, &log, origin));
+            readers.push(copy_lines(pipe, Stream::Out, &output, &log, clock));
         }
         if let Some(pipe) = child.stderr.take() {
-            readers.push(copy_lines(pipe, Stream::Err, &output, &log, origin));
+            readers.push(copy_lines(pipe, Stream::Err, &output, &log, clock));
         }
         let stdin = child.stdin.take();
         Ok(Self {
@@ -288,6 +289,7 @@ impl Process {
             self.signal(Signal::SIGKILL);
             self.status = self.child.wait().ok();
         }
+        faketime::forget(self.child.id());
         self.wait_for_pipes();
         for reader in self.readers.drain(..).filter(JoinHandle::is_finished) {
             if reader.join().is_err() {
@@ -335,7 +337,14 @@ fn send_signal(pid: u32, signal: Signal) {
 
 /// A command as one would type it.
 pub fn command_line(command: &Command) -> String {
-    let mut text = command.get_program().to_string_lossy().into_owned();
+    let mut text = String::new();
+    // What makes its clock run faster belongs to it.
+    for (name, value) in command.get_envs() {
+        if let (true, Some(value)) = (faketime::VARIABLES.iter().any(|it| name == *it), value) {
+            text += &format!("{}='{}' ", name.display(), value.display());
+        }
+    }
+    text += &command.get_program().to_string_lossy();
     for argument in command.get_args() {
         let argument = argument.to_string_lossy();
         if argument.is_empty()
@@ -354,7 +363,7 @@ fn copy_lines(
     stream: Stream,
     output: &Arc<Output>,
     log: &Arc<Mutex<File>>,
-    origin: Instant,
+    clock: Clock,
 ) -> JoinHandle<()> {
     let (output, log) = (Arc::clone(output), Arc::clone(log));
     std::thread::spawn(move || {
@@ -377,7 +386,7 @@ fn copy_lines(
                 continue;
             }
             begun.extend(&chunk[..kept]);
-            let at = now().saturating_duration_since(origin);
+            let at = clock.elapsed();
             let ended = begun.iter().rposition(|byte| *byte == b'\n');
             let whole: Vec<u8> = begun.drain(..ended.map_or(0, |end| end + 1)).collect();
             let mut lines: Vec<String> = whole
@@ -397,7 +406,7 @@ fn copy_lines(
             drop(state);
             output.changed.notify_all();
         }
-        let at = now().saturating_duration_since(origin);
+        let at = clock.elapsed();
         let mut state = output.lock();
         let rest = std::mem::take(&mut state.begun[stream as usize]);
         if !rest.is_empty() {

@@ -78,7 +78,10 @@ fn cells(row: &Row) -> [String; 8] {
         row.family.to_string(),
         shortened(&row.server),
         shortened(&row.client),
-        row.backend.to_owned(),
+        match row.dilated {
+            Some(times) => format!("{} x{times}", row.backend),
+            None => row.backend.to_owned(),
+        },
         row.status.word().to_owned(),
         row.handshake_ms.map_or_else(|| "-".to_owned(), duration),
         row.resent

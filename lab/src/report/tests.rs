@@ -18,6 +18,7 @@ pub(super) fn row(status: Status) -> Row {
         server: "ours".to_owned(),
         client: "openssl".to_owned(),
         backend: "wire",
+        dilated: None,
         status,
         handshake_ms: Some(3.1),
         resent: Some(0),

@@ -1,13 +1,12 @@
 //! Whether a program that claims to say what it cannot play does so: it is asked for a scenario that nobody
 //! can know, as the QUIC interop runner asks its endpoints. Run's thread.
 
-use std::collections::BTreeMap;
 use std::process::Command;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use super::{Job, RunError, Stage};
-use crate::clock::now;
+use super::per_key::PerKey;
+use super::{Job, RunError};
+use crate::clock::{Clock, now};
 use crate::endpoint::process::Process;
 use crate::endpoint::{EXIT_UNSUPPORTED, Programs, Setting};
 use crate::netns::Network;
@@ -15,7 +14,7 @@ use crate::role::Role;
 
 /// What the programs that were asked have answered, by adapter and role.
 #[derive(Debug, Default)]
-pub struct Asked(Mutex<BTreeMap<(String, &'static str), Answer>>);
+pub struct Asked(PerKey<(String, &'static str), Answer>);
 
 /// What is wrong with an answer, if anything.
 type Answer = Result<(), String>;
@@ -24,28 +23,19 @@ impl Asked {
     /// Asks the programs of this job that claim to say so, unless they were asked before.
     pub(super) fn ask(
         &self,
-        stage: &Stage<'_>,
+        job: &Job<'_>,
+        setting: &Setting<'_>,
         programs: &Programs,
         network: &Network,
     ) -> Result<(), RunError> {
         for role in [Role::Server, Role::Client] {
-            let end = stage.job.play.end(role);
-            if !end.side(role).is_some_and(|side| side.says_unsupported) {
-                continue;
+            let end = job.play.end(role);
+            if end.side(role).is_some_and(|side| side.says_unsupported) {
+                let key = (end.name.clone(), role.name());
+                self.0
+                    .get(key, || try_out(job, setting, programs, network, role))?
+                    .map_err(RunError::Dishonest)?;
             }
-            // Whoever needs the answer waits for it here.
-            let mut asked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            let key = (end.name.clone(), role.name());
-            let answer = match asked.get(&key) {
-                Some(answer) => answer.clone(),
-                None => {
-                    let answer = try_out(stage, programs, network, role)?;
-                    asked.insert(key, answer.clone());
-                    answer
-                }
-            };
-            drop(asked);
-            answer.map_err(RunError::Dishonest)?;
         }
         Ok(())
     }
@@ -53,15 +43,16 @@ impl Asked {
 
 /// Starts one end for a made-up scenario; what is wrong with its answer.
 fn try_out(
-    stage: &Stage<'_>,
+    job: &Job<'_>,
+    setting: &Setting<'_>,
     programs: &Programs,
     network: &Network,
     role: Role,
 ) -> Result<Answer, RunError> {
-    let Job { play, .. } = stage.job;
+    let play = &job.play;
     let setting = Setting {
         made_up: Some(MADE_UP),
-        ..stage.setting
+        ..*setting
     };
     let command: Command = match role {
         Role::Server => programs.server_command(play, &setting),
@@ -72,11 +63,10 @@ fn try_out(
         Role::Server => network.server.enter()?,
         Role::Client => network.client.enter()?,
     }
-    let log = stage
-        .setting
+    let log = setting
         .evidence
         .join(format!("{}-{MADE_UP}.log", role.name()));
-    let mut process = Process::spawn(command, &log, stage.origin)?;
+    let mut process = Process::spawn(command, &log, Clock::start(1))?;
     process.close_stdin();
     let status = process.wait_until(now() + PATIENCE);
     process.kill();

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use super::proc::{is_bound, lost_for_want_of_room, resident_memory, worker_threads};
 use super::{Job, RunError};
-use crate::adapter::Ready;
-use crate::clock::{now, until};
+use crate::adapter::{Adapter, Ready};
+use crate::clock::{Clock, now, until};
 use crate::endpoint::process::{Process, Stream};
 use crate::endpoint::{self, EXIT_UNSUPPORTED, Programs, Setting, Talk};
 use crate::netns::Network;
@@ -21,7 +22,8 @@ use crate::verdict::{Ending, Exchange, Observation};
 pub(super) struct Stage<'a> {
     pub(super) job: &'a Job<'a>,
     pub(super) setting: Setting<'a>,
-    pub(super) origin: Instant,
+    pub(super) clock: Clock,
+    /// From when the server listens: what comes before is the machine's time, not the ends'.
     pub(super) deadline: Instant,
     pub(super) relay: Relay,
 }
@@ -55,22 +57,9 @@ impl Stage<'_> {
             .server_command(play, &self.setting)
             .map_err(RunError::Unsupported)?;
         network.server.enter()?;
-        let mut server = Process::spawn(command, &self.log(Role::Server), self.origin)?;
-        if !self.listens(&mut server) {
-            // Its pipes close a moment before its status can be had.
-            let ended = server.wait_until(now() + SLICE).is_some();
-            let last_words = server.last_words().unwrap_or_else(|| {
-                if ended {
-                    "it ended without a word".to_owned()
-                } else {
-                    "it still runs and has said nothing".to_owned()
-                }
-            });
-            if ending(&mut server, self.origin).unsupported {
-                return Err(RunError::Unsupported(last_words));
-            }
-            return Err(RunError::NotListening(last_words));
-        }
+        let mut server = Process::spawn(command, &self.log(Role::Server), self.clock)?;
+        wait_until_it_listens(&mut server, &play.server, &self.setting)?;
+        self.deadline = self.clock.after(scenario.deadline);
         network.client.enter()?;
         let turns = if counts { 1 } else { scenario.clients };
         for turn in 0..turns - 1 {
@@ -96,8 +85,7 @@ impl Stage<'_> {
                 seen.exchange = self.shake_hands(turns - 1, &mut server, &mut client);
                 self.stay_quiet();
                 client.kill();
-                let killed = now().saturating_duration_since(self.origin);
-                seen.client_killed = Some(killed);
+                seen.client_killed = Some(self.clock.elapsed());
                 let closed = |trace: &Trace| trace.closed[Direction::ToClient as usize];
                 self.relay
                     .watch()
@@ -115,9 +103,9 @@ impl Stage<'_> {
         if let Some(bound) = self.job.scenario.expect.threads_left {
             seen.threads_left = self.settle_threads(&server, bound);
         }
-        seen.over = Some(now().saturating_duration_since(self.origin));
-        seen.client = ending(&mut client, self.origin);
-        seen.server = ending(&mut server, self.origin);
+        seen.over = Some(self.clock.elapsed());
+        seen.client = ending(&mut client, self.clock);
+        seen.server = ending(&mut server, self.clock);
         seen.client.killed = !close(&mut client);
         if counts {
             seen.load = json_numbers(&client);
@@ -142,37 +130,6 @@ impl Stage<'_> {
             || scenario.awaits_data()
     }
 
-    /// Waits until the server listens; `false` when it ends before, or takes too long.
-    fn listens(&self, server: &mut Process) -> bool {
-        let deadline = self.deadline.min(now() + START_UP);
-        let ready = self.job.play.server.server.as_ref().map(|side| &side.ready);
-        match ready {
-            Some(Ready::Says {
-                stream,
-                text,
-                whole,
-            }) => server.wait_for(deadline, |on, line| {
-                let said = if *whole {
-                    line == text
-                } else {
-                    line.contains(text.as_str())
-                };
-                on == *stream && said
-            }),
-            Some(Ready::Bound) | None => {
-                let ticks = crossbeam_channel::tick(LOOK_AGAIN);
-                let port = self.setting.server.port();
-                while !is_bound(server.pid(), port) {
-                    let ended = server.exit_status().is_some();
-                    if ended || until(deadline).is_none() || ticks.recv().is_err() {
-                        return false;
-                    }
-                }
-                true
-            }
-        }
-    }
-
     fn start_client(&self, programs: &Programs, turn: u32) -> Result<Process, RunError> {
         let command = programs
             .client_command(&self.job.play, &self.setting, turn)
@@ -181,7 +138,7 @@ impl Stage<'_> {
         if turn > 0 {
             log = log.with_file_name(format!("client-{}.log", turn + 1));
         }
-        Ok(Process::spawn(command, &log, self.origin)?)
+        Ok(Process::spawn(command, &log, self.clock)?)
     }
 
     /// Handshake of the client whose turn it is, and data both ways. `None` when the handshake
@@ -255,7 +212,7 @@ impl Stage<'_> {
             let line = format!("lab-in-vain-{number:03}");
             client.write_line(&line);
             server.write_line(&line);
-            let patience = self.deadline.min(now() + SLICE);
+            let patience = self.deadline.min(self.clock.after(SLICE));
             let seen = self.relay.watch().wait_until(patience, over);
             if seen || until(self.deadline).is_none() || server.exit_status().is_some() {
                 return;
@@ -267,7 +224,7 @@ impl Stage<'_> {
     fn stay_quiet(&self) {
         let quiet = self.job.scenario.quiet;
         if !quiet.is_zero() {
-            let end = self.deadline.min(now() + quiet);
+            let end = self.deadline.min(self.clock.after(quiet));
             self.relay.watch().wait_until(end, |trace| trace.is_over());
         }
     }
@@ -310,7 +267,7 @@ impl Stage<'_> {
             let heard = process.said(Stream::Out);
             heard.iter().filter(|line| line.contains(answer)).count()
         };
-        let give_up = self.deadline.min(now() + ANSWER);
+        let give_up = self.deadline.min(self.clock.after(ANSWER));
         // The first answer may have come already; after a fault a new one is needed.
         let had = if self.relay.watch().lock().attackers_told {
             count(client)
@@ -346,6 +303,7 @@ impl Stage<'_> {
         let length = self.job.scenario.line;
         // What has just been set off may swallow everything for a while.
         let patient = EXCHANGE + self.job.scenario.longest_outage();
+        let patient = self.clock.real(patient);
         for attempt in 0..MOST_LINES {
             let number = format!("lab-{round}-{attempt:03}");
             let fill = ".".repeat(length.saturating_sub(number.len() + 1));
@@ -365,7 +323,7 @@ impl Stage<'_> {
             // On a lossy wire the handshake may still need a flight when its end has been seen.
             let newest = self.newest_flight_at().max(started);
             let give_up = self.deadline.min(newest + patient);
-            let patience = give_up.min(now() + SLICE);
+            let patience = give_up.min(self.clock.after(SLICE));
             let arrived = |process: &Process, wanted: fn(&(String, String)) -> &String| {
                 let heard = |stream, text: &str| {
                     stream == Stream::Out
@@ -414,7 +372,7 @@ impl Stage<'_> {
             .iter()
             .map(|handshake| handshake.newest_at)
             .max();
-        self.origin + newest.unwrap_or_default()
+        self.clock.instant(newest.unwrap_or_default())
     }
 
     fn wait_for_end(&self, client: &mut Process) {
@@ -439,17 +397,61 @@ impl Stage<'_> {
     }
 }
 
-/// Whether a UDP socket in the process's namespace is bound to this port.
-fn is_bound(pid: u32, port: u16) -> bool {
-    let wanted = format!(":{port:04X}");
-    ["udp", "udp6"].into_iter().any(|table| {
-        let text = std::fs::read_to_string(format!("/proc/{pid}/net/{table}"));
-        // `sl local_address rem_address …`
-        text.unwrap_or_default().lines().any(|line| {
-            let local = line.split_whitespace().nth(1);
-            local.is_some_and(|local| local.ends_with(&wanted))
-        })
-    })
+/// Waits until the server listens.
+///
+/// # Errors
+///
+/// [`RunError::NotListening`] with its last words when it ends before or takes too long, or
+/// [`RunError::Unsupported`] when that is why it ended.
+pub(super) fn wait_until_it_listens(
+    server: &mut Process,
+    adapter: &Adapter,
+    setting: &Setting<'_>,
+) -> Result<(), RunError> {
+    if listens(server, adapter, setting) {
+        return Ok(());
+    }
+    // Its pipes close a moment before its status can be had.
+    let status = server.wait_until(now() + SLICE);
+    let last_words = server.last_words().unwrap_or_else(|| {
+        if status.is_some() {
+            "it ended without a word".to_owned()
+        } else {
+            "it still runs and has said nothing".to_owned()
+        }
+    });
+    if status.and_then(|status| status.code()) == Some(EXIT_UNSUPPORTED) {
+        return Err(RunError::Unsupported(last_words));
+    }
+    Err(RunError::NotListening(last_words))
+}
+
+fn listens(server: &mut Process, adapter: &Adapter, setting: &Setting<'_>) -> bool {
+    let deadline = now() + START_UP.min(setting.scenario.deadline);
+    match adapter.server.as_ref().map(|side| &side.ready) {
+        Some(Ready::Says {
+            stream,
+            text,
+            whole,
+        }) => server.wait_for(deadline, |on, line| {
+            let said = if *whole {
+                line == text
+            } else {
+                line.contains(text.as_str())
+            };
+            on == *stream && said
+        }),
+        Some(Ready::Bound) | None => {
+            let ticks = crossbeam_channel::tick(LOOK_AGAIN);
+            while !is_bound(server.pid(), setting.server.port()) {
+                let ended = server.exit_status().is_some();
+                if ended || until(deadline).is_none() || ticks.recv().is_err() {
+                    return false;
+                }
+            }
+            true
+        }
+    }
 }
 
 /// How often the kernel is asked whether a port is bound.
@@ -483,57 +485,20 @@ fn close(client: &mut Process) -> bool {
     ended
 }
 
-/// Datagrams for which the sockets in a process's namespace had no room.
-fn lost_for_want_of_room(pid: u32) -> Option<u64> {
-    let v4 = std::fs::read_to_string(format!("/proc/{pid}/net/snmp")).ok()?;
-    // A line of names and a line of numbers.
-    let mut lines = v4.lines().filter_map(|line| line.strip_prefix("Udp:"));
-    let (names, numbers) = (lines.next()?, lines.next()?);
-    let mut columns = names.split_whitespace().zip(numbers.split_whitespace());
-    let (_, v4) = columns.find(|(name, _)| *name == "RcvbufErrors")?;
-    let v6 = std::fs::read_to_string(format!("/proc/{pid}/net/snmp6")).unwrap_or_default();
-    let v6 = v6
-        .lines()
-        .find_map(|line| line.strip_prefix("Udp6RcvbufErrors"));
-    let v6: u64 = v6.map_or(Some(0), |number| number.trim().parse().ok())?;
-    Some(v4.parse::<u64>().ok()? + v6)
-}
-
 /// The name under which that stands among the server's own counters.
 const LOST_BY_KERNEL: &str = "lost_by_kernel";
 
-/// KiB of a process in memory; `None` when it is gone.
-fn resident_memory(pid: u32) -> Option<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))?;
-    line.split_whitespace().next()?.parse().ok()
-}
-
 /// How `process` stands now, before anybody asks it to end.
-fn ending(process: &mut Process, origin: Instant) -> Ending {
+fn ending(process: &mut Process, clock: Clock) -> Ending {
     let status = process.exit_status();
     Ending {
-        by_itself: status.map(|_| now().saturating_duration_since(origin)),
+        by_itself: status.map(|_| clock.elapsed()),
         unsupported: status.and_then(|status| status.code()) == Some(EXIT_UNSUPPORTED),
         killed: false,
         flooded: process.flooded(),
         last_words: process.last_words(),
     }
 }
-
-/// How many threads of a process are workers, by the names they gave themselves; `None` when it is gone.
-fn worker_threads(pid: u32) -> Option<u64> {
-    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).ok()?;
-    let names = tasks
-        .flatten()
-        .filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok());
-    Some(names.filter(|name| name.starts_with(WORKER)).count() as u64)
-}
-
-/// What the names of our server's worker threads begin with.
-const WORKER: &str = "worker";
 
 /// The counters a server printed as its last JSON object.
 fn counters(server: &Process) -> Option<BTreeMap<String, u64>> {

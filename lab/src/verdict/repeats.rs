@@ -59,7 +59,7 @@ fn one_flight(wanted: &Repeats, trace: &Trace) -> Result<(), String> {
 const LATE: Duration = Duration::from_millis(400);
 
 /// When each transmission of a flight began, by client and handshake.
-fn transmissions(trace: &Trace, flight: u8) -> BTreeMap<(u32, u32), Vec<Duration>> {
+pub(crate) fn transmissions(trace: &Trace, flight: u8) -> BTreeMap<(u32, u32), Vec<Duration>> {
     let mut handshakes: BTreeMap<(u32, u32), Vec<Duration>> = BTreeMap::new();
     for event in &trace.events {
         let EventKind::Offered(decision) = &event.kind else {
