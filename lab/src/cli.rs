@@ -59,7 +59,8 @@ pub enum Command {
     after_help = "Each link is made twice, by the wire and by a netem qdisc; plain UDP datagrams go \
     through both. Shares may differ by five standard deviations, distributions of latency by the bound \
     of Dvoretzky, Kiefer and Wolfowitz: links that are alike exceed either less than once in a million \
-    times. Needs a kernel with sch_netem; `make lab-netem` has one.\n\n\
+    times. What is out of its bound is measured again, up to three times in all, for a busy machine is the likelier \
+    reason; it differs when it was out each time. Needs a kernel with sch_netem; `make lab-netem` has one.\n\n\
     Exit status: 0 they agree; 1 they do not; 3 no netem here, or the machine is too busy to tell."
 )]
 pub struct CompareArgs {

@@ -6,26 +6,26 @@
 //!        └─► netem ─► arrivals ─┘
 //! ```
 //!
-//! Main thread; each measurement has a relay thread and one that receives.
+//! What is out of its bound is measured again, since a busy machine is the likelier reason: it differs when
+//! it was out [`TRIES`] times.
+//!
+//! Main thread.
 
+mod measure;
 pub mod report;
 mod stats;
 
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
 use std::num::{NonZeroU32, NonZeroU64};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use nix::sys::socket::{setsockopt, sockopt};
 use serde::Serialize;
 
-use crate::clock::Clock;
 use crate::netem;
-use crate::netns::{NamespaceError, Network, client_addr, server_addr};
-use crate::relay::{Links, Relay, StartError};
-use crate::scenario::{Chance, Family, GeModel, Link, Rate};
-use crate::wire::Engine;
+use crate::netns::NamespaceError;
+use crate::relay::{Links, StartError};
+use crate::scenario::{Chance, GeModel, Link, Rate};
+use measure::{Sample, measure, quantile};
 use stats::Share;
 
 /// Why nothing was compared.
@@ -70,6 +70,8 @@ pub struct Row {
     pub bound: f64,
     /// Whether it is.
     pub agrees: bool,
+    /// How often it was measured: again where it was not.
+    pub measured: u32,
 }
 
 /// What is asked.
@@ -81,22 +83,6 @@ pub struct Question {
     pub seed: u64,
 }
 
-/// What came of the datagrams through one link.
-struct Sample {
-    sent: u32,
-    /// In the order in which they came.
-    arrivals: Vec<Arrival>,
-}
-
-struct Arrival {
-    number: u32,
-    /// Since it was sent.
-    latency: Duration,
-    /// Since the start.
-    at: Duration,
-    intact: bool,
-}
-
 impl Question {
     /// Sends all datagrams through all links; `tell` hears which is next.
     ///
@@ -105,127 +91,69 @@ impl Question {
     /// [`NotCompared`], all of them the environment's.
     pub fn answer(&self, tell: &dyn Fn(&str)) -> Result<Vec<Row>, NotCompared> {
         netem::available()?;
-        let both = |link: &Link| -> Result<[Sample; 2], NotCompared> {
-            tell(&netem::words(link));
-            let measure = |links| self.measure(link, links);
+        let both = |link: &Link, again: u32| -> Result<[Sample; 2], NotCompared> {
+            let times = if again > 0 { ", again" } else { "" };
+            tell(&format!("{}{times}", netem::words(link)));
+            // Other chances each time, or the wire would lose the same.
+            let seed = self.seed.wrapping_add(again.into());
+            let measure = |links| measure(link, links, self.datagrams, seed);
             Ok([measure(Links::Engine)?, measure(Links::Kernel)?])
         };
-        // What the machine itself adds to every latency, more on one than on the other.
-        let noise: f64 = both(&Link::default())?
-            .iter()
-            .map(|sample| quantile(&sample.latencies(), 0.99))
-            .sum();
-        if noise > MOST_NOISE {
-            return Err(NotCompared::TooBusy(noise * 1000.0));
-        }
+        let noise = quiet_moment(|again| {
+            // What the machine itself adds to every latency, more on one than on the other.
+            let samples = both(&Link::default(), again)?;
+            let latest = |sample: &Sample| quantile(&sample.latencies(), 0.99);
+            Ok(samples.iter().map(latest).sum())
+        })?;
         let mut rows = Vec::new();
         for (link, compare) in cases() {
-            let samples = both(&link)?;
             let words = netem::words(&link);
-            rows.extend(compare(&samples, noise).into_iter().map(|row| Row {
+            let settled = settle(|again| Ok(compare(&both(&link, again)?, noise)))?;
+            rows.extend(settled.into_iter().map(|row| Row {
                 link: words.clone(),
                 ..row
             }));
         }
         Ok(rows)
     }
+}
 
-    fn measure(&self, link: &Link, links: Links) -> Result<Sample, NotCompared> {
-        let network = Network::build(Family::Ipv4)?;
-        // A socket stays in the namespace where it was made.
-        network.server.enter()?;
-        let receiver = UdpSocket::bind(SocketAddr::new(server_addr(Family::Ipv4), PORT))?;
-        if setsockopt(&receiver, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
-            setsockopt(&receiver, sockopt::RcvBuf, &RECEIVE_BUFFER).map_err(io::Error::from)?;
+/// The first noise that hides no difference, of up to [`TRIES`].
+fn quiet_moment(
+    mut measure: impl FnMut(u32) -> Result<f64, NotCompared>,
+) -> Result<f64, NotCompared> {
+    let mut noise = measure(0)?;
+    for again in 1..TRIES {
+        if noise <= MOST_NOISE {
+            break;
         }
-        receiver.set_read_timeout(Some(link.delay + link.jitter + SILENCE))?;
-        network.client.enter()?;
-        let sender = UdpSocket::bind(SocketAddr::new(client_addr(Family::Ipv4), 0))?;
-        sender.connect(receiver.local_addr()?)?;
-        network.wire.enter()?;
-        let engine = match links {
-            Links::Engine => Engine::made_of(Vec::new(), link, self.seed),
-            Links::Kernel => {
-                netem::set_up([link, &Link::default()], false)?;
-                Engine::perfect()
-            }
-        };
-        let clock = Clock::start(1);
-        let mut relay = Relay::start(&network, engine, links, clock)?;
-        let all_sent = AtomicBool::new(false);
-        let arrivals = std::thread::scope(|scope| {
-            let receiving = scope.spawn(|| receive(&receiver, clock, &all_sent));
-            let sent = send(&sender, self.datagrams, clock);
-            all_sent.store(true, Ordering::Release);
-            let received = receiving
-                .join()
-                .unwrap_or_else(|_| Err(io::Error::other("the receiving thread panicked")));
-            sent.and(received)
-        })?;
-        relay.stop();
-        Ok(Sample {
-            sent: self.datagrams,
-            arrivals,
-        })
+        noise = measure(again)?;
     }
+    if noise > MOST_NOISE {
+        return Err(NotCompared::TooBusy(noise * 1000.0));
+    }
+    Ok(noise)
 }
 
-/// Sends them at a pace that both backends and the receiver can follow.
-fn send(sender: &UdpSocket, datagrams: u32, clock: Clock) -> io::Result<()> {
-    let pace = crossbeam_channel::tick(PACE);
-    for number in 0..datagrams {
-        let sent_at = clock.elapsed();
-        sender.send(&payload(number, sent_at))?;
-        pace.recv().map_err(io::Error::other)?;
-    }
-    Ok(())
-}
-
-/// Receives until all were sent and nothing came for a while.
-fn receive(receiver: &UdpSocket, clock: Clock, all_sent: &AtomicBool) -> io::Result<Vec<Arrival>> {
-    let mut arrivals = Vec::new();
-    let mut buffer = [0; 2 * LENGTH];
-    loop {
-        let over = all_sent.load(Ordering::Acquire);
-        match receiver.recv(&mut buffer) {
-            Ok(length) => {
-                let at = clock.elapsed();
-                arrivals.extend(arrival(&buffer[..length], at));
+/// The rows of one link: each as soon as it agrees, or as it was the last time of [`TRIES`].
+fn settle(
+    mut compare: impl FnMut(u32) -> Result<Vec<Row>, NotCompared>,
+) -> Result<Vec<Row>, NotCompared> {
+    let mut rows = compare(0)?;
+    for again in 1..TRIES {
+        if rows.iter().all(|row| row.agrees) {
+            break;
+        }
+        for (row, newer) in rows.iter_mut().zip(compare(again)?) {
+            if !row.agrees {
+                *row = Row {
+                    measured: again + 1,
+                    ..newer
+                };
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                if over {
-                    return Ok(arrivals);
-                }
-            }
-            Err(error) => return Err(error),
         }
     }
-}
-
-/// Number and time, filled up, and number and time again.
-fn payload(number: u32, sent_at: Duration) -> [u8; LENGTH] {
-    let mut payload = [FILL; LENGTH];
-    let nanos = u64::try_from(sent_at.as_nanos()).expect("no run takes centuries");
-    let mut head = [0; HEAD];
-    head[..4].copy_from_slice(&number.to_be_bytes());
-    head[4..].copy_from_slice(&nanos.to_be_bytes());
-    payload[..HEAD].copy_from_slice(&head);
-    payload[LENGTH - HEAD..].copy_from_slice(&head);
-    payload
-}
-
-fn arrival(payload: &[u8], at: Duration) -> Option<Arrival> {
-    let (head, rest) = payload.split_first_chunk::<HEAD>()?;
-    let (number, nanos) = head.split_first_chunk::<4>()?;
-    let number = u32::from_be_bytes(*number);
-    let sent_at = Duration::from_nanos(u64::from_be_bytes(nanos.try_into().ok()?));
-    let (fill, tail) = rest.split_last_chunk::<HEAD>()?;
-    Some(Arrival {
-        number,
-        latency: at.saturating_sub(sent_at),
-        at,
-        intact: fill.iter().all(|byte| *byte == FILL) && head == tail,
-    })
+    Ok(rows)
 }
 
 type Compare = fn(&[Sample; 2], f64) -> Vec<Row>;
@@ -324,50 +252,6 @@ fn cases() -> Vec<(Link, Compare)> {
     ]
 }
 
-impl Sample {
-    /// How often each has come; only those that nothing has touched, if asked for.
-    fn counts(&self, intact: bool) -> Vec<u32> {
-        let mut counts = vec![0; self.sent as usize];
-        for arrival in self.arrivals.iter().filter(|one| one.intact || !intact) {
-            if let Some(count) = counts.get_mut(arrival.number as usize) {
-                *count += 1;
-            }
-        }
-        counts
-    }
-
-    fn lost(&self) -> Share {
-        Share::of(&self.counts(false), |count| *count == 0)
-    }
-
-    /// How many are lost of those behind one that was lost, or was not.
-    fn lost_behind(&self, behind_lost: bool) -> Share {
-        let counts = self.counts(false);
-        let behind: Vec<u32> = counts
-            .windows(2)
-            .filter(|pair| (pair[0] == 0) == behind_lost)
-            .map(|pair| pair[1])
-            .collect();
-        Share::of(&behind, |count| *count == 0)
-    }
-
-    /// In seconds.
-    fn latencies(&self) -> Vec<f64> {
-        let latencies = self.arrivals.iter().map(|one| one.latency.as_secs_f64());
-        latencies.collect()
-    }
-
-    /// Seconds from one arrival to the next.
-    fn mean_gap(&self) -> f64 {
-        match (self.arrivals.first(), self.arrivals.last()) {
-            (Some(first), Some(last)) => {
-                (last.at - first.at).as_secs_f64() / (self.arrivals.len() - 1).max(1) as f64
-            }
-            _ => 0.0,
-        }
-    }
-}
-
 fn shares(what: &'static str, samples: &[Sample; 2], share: impl Fn(&Sample) -> Share) -> Row {
     let pair = [share(&samples[0]), share(&samples[1])];
     let [wire, netem] = pair.map(|share| share.value());
@@ -415,35 +299,12 @@ fn row(
         bound,
         // A distance that is no number agrees with nothing.
         agrees: distance <= bound,
+        measured: 1,
     }
 }
 
-/// The value below which so much of the sample lies; 0 of an empty one.
-fn quantile(sample: &[f64], share: f64) -> f64 {
-    let mut sorted = sample.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "an index, rounded down on purpose"
-    )]
-    let index = (sorted.len() as f64 * share) as usize;
-    sorted.get(index).or(sorted.last()).copied().unwrap_or(0.0)
-}
-
-/// UDP port of the receiver.
-const PORT: u16 = 5684;
-/// Bytes of each datagram: enough that most flipped bits hit the payload.
-const LENGTH: usize = 400;
-/// Bytes of number and time.
-const HEAD: usize = 12;
-const FILL: u8 = 0x5a;
-/// Time between two datagrams.
-const PACE: Duration = Duration::from_millis(1);
-/// When nothing comes for so long beyond the link's own delay, nothing is on its way.
-const SILENCE: Duration = Duration::from_millis(700);
-/// Bytes; room for everything.
-const RECEIVE_BUFFER: usize = 8 << 20;
+/// How often what is out of its bound is measured in all.
+pub const TRIES: u32 = 3;
 /// Seconds by which the relay's own timer may be late.
 const TIMER: f64 = 0.005;
 /// Seconds; more would hide a difference in the links.
@@ -451,64 +312,11 @@ const MOST_NOISE: f64 = 0.25;
 
 #[cfg(test)]
 mod tests {
+    use rand::{RngExt, SeedableRng};
+    use rand_chacha::ChaCha20Rng;
+
+    use super::measure::tests::sample;
     use super::*;
-
-    /// Arrivals with these numbers, 10 ms apart, each after 5 ms on its way.
-    fn sample(sent: u32, numbers: &[u32]) -> Sample {
-        let arrivals = (1..).zip(numbers).map(|(place, number)| {
-            let at = Duration::from_millis(10 * place);
-            let sent_at = at - Duration::from_millis(5);
-            arrival(&payload(*number, sent_at), at).unwrap()
-        });
-        Sample {
-            sent,
-            arrivals: arrivals.collect(),
-        }
-    }
-
-    #[test]
-    fn datagram_tells_its_number_its_latency_and_any_damage() {
-        let good = payload(7, Duration::from_millis(3));
-        let seen = arrival(&good, Duration::from_millis(5)).unwrap();
-        assert_eq!((seen.number, seen.intact), (7, true));
-        assert_eq!(seen.latency, Duration::from_millis(2));
-        for bit in 0..LENGTH * 8 {
-            let mut bad = good;
-            bad[bit / 8] ^= 1 << (bit % 8);
-            let seen = arrival(&bad, Duration::from_millis(5)).unwrap();
-            assert!(!seen.intact, "bit {bit}");
-        }
-        assert!(arrival(&good[..20], Duration::ZERO).is_none());
-    }
-
-    #[test]
-    fn losses_copies_and_times_are_counted_as_they_came() {
-        let seen = sample(6, &[0, 1, 1, 5, 4]);
-        assert_eq!(seen.counts(false), [1, 2, 0, 0, 1, 1]);
-        assert_eq!(
-            seen.lost(),
-            Share {
-                count: 2.0,
-                of: 6.0
-            }
-        );
-        let behind_loss = Share {
-            count: 1.0,
-            of: 2.0,
-        };
-        assert_eq!(seen.lost_behind(true), behind_loss);
-        let behind_none = Share {
-            count: 1.0,
-            of: 3.0,
-        };
-        assert_eq!(seen.lost_behind(false), behind_none);
-        assert!((seen.mean_gap() - 0.01).abs() < 1e-9);
-        assert!(
-            seen.latencies()
-                .iter()
-                .all(|one| (one - 0.005).abs() < 1e-9)
-        );
-    }
 
     #[test]
     fn backends_that_differ_are_told() {
@@ -519,5 +327,65 @@ mod tests {
         let gap = |sample: &Sample| sample.mean_gap();
         let nothing = [sample(1000, &all), sample(1000, &[])];
         assert!(!times("gap", &nothing, gap, 0.05).agrees, "nothing came");
+    }
+
+    /// What comes of 2,000 datagrams on a link that loses each by this chance.
+    fn lossy(loss: f64, seed: u64) -> Sample {
+        let mut rng = ChaCha20Rng::seed_from_u64(seed);
+        let come: Vec<u32> = (0..2000).filter(|_| !rng.random_bool(loss)).collect();
+        sample(2000, &come)
+    }
+
+    fn lost(wire: f64, netem: f64, seed: u64) -> Row {
+        let samples = [lossy(wire, 2 * seed), lossy(netem, 2 * seed + 1)];
+        shares("lost", &samples, |sample| sample.lost())
+    }
+
+    #[test]
+    fn link_that_loses_too_much_differs_however_often_it_is_measured() {
+        // Eight standard deviations between 10 and 19 %: of 1,000 measured once one would agree, of three tries three.
+        let mut agreed = 0;
+        for round in 0..40 {
+            let rows = settle(|again| {
+                let seed = 3 * round + u64::from(again);
+                Ok(vec![lost(0.10, 0.19, seed), lost(0.10, 0.10, seed)])
+            });
+            let rows = rows.expect("nothing can go wrong here");
+            agreed += usize::from(rows[0].agrees);
+            assert!(rows[0].agrees || rows[0].measured == TRIES);
+            assert!(rows[1].agrees && rows[1].measured == 1, "that one is alike");
+        }
+        assert!(agreed <= 1, "{agreed} of 40");
+    }
+
+    #[test]
+    fn property_out_of_its_bound_once_is_measured_again_and_says_so() {
+        let rows = settle(|again| {
+            let disturbed = if again == 0 { 0.5 } else { 0.10 };
+            let seed = u64::from(again);
+            // What has agreed is not judged again, however it comes out.
+            let later = if again == 0 { 0.10 } else { 0.5 };
+            Ok(vec![lost(0.10, disturbed, seed), lost(0.10, later, seed)])
+        });
+        let rows = rows.expect("nothing can go wrong here");
+        assert!(rows.iter().all(|row| row.agrees), "{rows:?}");
+        assert_eq!([rows[0].measured, rows[1].measured], [2, 1]);
+    }
+
+    #[test]
+    fn machine_is_too_busy_only_when_it_is_so_each_time() {
+        let noisy = |until: u32| {
+            quiet_moment(|again| {
+                Ok(if again < until {
+                    2.0 * MOST_NOISE
+                } else {
+                    0.01
+                })
+            })
+        };
+        for quiet_at in 0..TRIES {
+            assert!(noisy(quiet_at).is_ok(), "quiet at {quiet_at}");
+        }
+        assert!(matches!(noisy(TRIES), Err(NotCompared::TooBusy(_))));
     }
 }

@@ -22,10 +22,10 @@ pub fn write_table(out: &mut impl Write, rows: &[Row]) -> io::Result<()> {
         "link", "of the datagrams", "wire", "netem", "distance", "bound"
     )?;
     for row in rows {
-        let (colour, word) = if row.agrees {
-            (AnsiColor::Green, "agrees")
-        } else {
-            (AnsiColor::Red, "DIFFERS")
+        let (colour, word) = match (row.agrees, row.measured) {
+            (true, 1) => (AnsiColor::Green, "agrees".to_owned()),
+            (true, times) => (AnsiColor::Yellow, format!("agrees, measured {times} times")),
+            (false, times) => (AnsiColor::Red, format!("DIFFERS, measured {times} times")),
         };
         let style = Style::new().fg_color(Some(colour.into()));
         let [wire, netem] = [row.wire, row.netem].map(|value| format!("{value:.1} {}", row.unit));
