@@ -14,7 +14,11 @@ if (($# == 0)) || [[ $1 == -* ]]; then
   exit 2
 fi
 command -v linux.uml >/dev/null || {
-  echo "uml: no linux.uml here; install it with apt-get install user-mode-linux, or: scripts/deps.sh lab-netem" >&2
+  echo "uml: no linux.uml here; install it with apt-get install user-mode-linux (x86 only), or: scripts/deps.sh lab-netem" >&2
+  exit 3
+}
+command -v cc >/dev/null || {
+  echo "uml: no C compiler here; install one with apt-get install gcc libc6-dev, or: scripts/deps.sh lab-netem" >&2
   exit 3
 }
 
@@ -47,13 +51,12 @@ export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 folder=${0%/*}
 mount -t proc proc /proc || exit 1
 mount -t sysfs sys /sys
-mount -t tmpfs tmpfs /run
 # modprobe looks below lib/modules; Debian keeps the guest's elsewhere.
-mkdir -p /run/guest/lib
-ln -s /usr/lib/uml/modules /run/guest/lib/modules
+mkdir -p "$folder/guest/lib"
+ln -s /usr/lib/uml/modules "$folder/guest/lib/modules"
 missing=""
 for module in ipv6 $(<"$folder/modules"); do
-  modprobe -d /run/guest "$module" || missing+=" $module"
+  modprobe -d "$folder/guest" "$module" || missing+=" $module"
 done 2>/dev/null
 ip link set lo up
 if [[ -n $missing ]]; then
@@ -80,11 +83,17 @@ guest=$!
 tail -n +1 --pid="$guest" -s 0.2 -f "$folder/output" &
 reader=$!
 # Its own exit status says nothing of the command's.
-wait "$guest" || true
+ended=0
+wait "$guest" || ended=$?
 wait "$reader" || true
 reader=""
 if [[ ! -s $folder/status ]]; then
-  echo "uml: the guest did not come to the command's end in ${UML_TIMEOUT:-300} s; its last words:" >&2
+  # timeout(1) has these for what it ended itself.
+  if ((ended == 124 || ended == 137)); then
+    echo "uml: the guest did not come to the command's end in ${UML_TIMEOUT:-300} s; its last words:" >&2
+  else
+    echo "uml: the guest's kernel ended by itself, with status $ended, before the command had; its last words:" >&2
+  fi
   tail -n 5 "$folder/console" >&2
   exit 3
 fi

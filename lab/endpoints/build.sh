@@ -1,10 +1,14 @@
 #!/usr/bin/env bash
 # Builds the lab's endpoint programs for libraries that Debian packages without programs of their own.
 # One whose library is missing is left out, and said so: its runs are skipped and counted by the lab.
-# Exit codes: 0 built what can be built; 1 a program does not compile; 2 wrong usage.
+# Exit codes: 0 built what can be built; 1 a program does not compile; 2 wrong usage; 3 no C compiler.
 set -euo pipefail
 
 [[ $# == 1 ]] || { echo "usage: lab/endpoints/build.sh FOLDER" >&2; exit 2; }
+command -v cc >/dev/null || {
+  echo "endpoints: no C compiler here; install one with apt-get install gcc libc6-dev, or: scripts/deps.sh lab-full" >&2
+  exit 3
+}
 source=$(dirname "${BASH_SOURCE[0]}")
 out=$1/endpoints
 mkdir -p "$out"
@@ -14,7 +18,7 @@ build() { # name, header, package, libraries
   shift 3
   if ! echo "#include <$header>" | cc -E - >/dev/null 2>&1; then
     rm -f "$out/lab-$name"
-    echo "endpoints: no lab-$name: the library's headers are missing ($package)" >&2
+    echo "endpoints: no lab-$name: no header $header; apt-get install $package, or: scripts/deps.sh lab-full" >&2
     return 0
   fi
   [[ $out/lab-$name -nt $source/$name.c ]] && return 0

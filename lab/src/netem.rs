@@ -21,7 +21,9 @@ pub enum Missing {
     #[error("cannot run `tc` ({0}): install iproute2 (`apt-get install iproute2`, or `make deps`)")]
     NoTc(String),
     /// `tc` refused what we asked for.
-    #[error("`tc` says: {0}; does this kernel have sch_netem (`modprobe sch_netem`)?")]
+    #[error(
+        "`tc` says: {0}; does this kernel have sch_netem and sch_prio (`modprobe -a sch_netem sch_prio`)?"
+    )]
     Refused(String),
     /// No namespace to try it in.
     #[error("{0}")]
@@ -86,7 +88,8 @@ pub fn has_links(scenario: &Scenario) -> bool {
 pub fn available() -> Result<(), Missing> {
     let tried = std::thread::spawn(|| {
         let _scratch = Namespace::new().map_err(|error| Missing::Namespace(error.to_string()))?;
-        tc_batch("qdisc add dev lo root netem\n")
+        // With all that any scenario asks for: netem below prio.
+        tc_batch(&qdiscs("lo", &Link::default(), true))
     });
     tried.join().unwrap_or_else(|_| {
         Err(Missing::Namespace(

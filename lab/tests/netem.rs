@@ -26,10 +26,18 @@ delay = "1ms"
 
 /// A lab on a kernel whose `tc` knows no netem.
 fn lab() -> TestLab {
+    lab_whose_tc_refuses("*")
+}
+
+/// A lab on a kernel whose `tc` refuses commands with such text, a pattern of the shell.
+fn lab_whose_tc_refuses(pattern: &str) -> TestLab {
     let lab = TestLab::new();
     lab.scenario("clean", CLEAN).scenario("lossy", LOSSY);
     let tc = lab.path().join("tc");
-    let refuses = "#!/bin/sh\necho 'Error: Specified qdisc kind is unknown.' >&2\nexit 1\n";
+    let refuses = format!(
+        "#!/bin/sh\ncase $(cat) in {pattern})\n\
+         echo 'Error: Specified qdisc kind is unknown.' >&2; exit 1;;\nesac\n"
+    );
     std::fs::write(&tc, refuses).expect("the folder is ours");
     let mode = PermissionsExt::from_mode(0o755);
     std::fs::set_permissions(&tc, mode).expect("the file is ours");
@@ -68,6 +76,16 @@ fn machine_without_netem_skips_and_fails_where_netem_is_required() {
     assert_eq!(output.status.code(), Some(1));
     let refused = report(&output);
     assert_eq!(statuses(&refused)[0], "required_but_skipped", "{refused}");
+}
+
+#[test]
+fn netem_without_the_prio_that_goes_above_it_is_no_netem() {
+    let lab = lab_whose_tc_refuses("*prio*");
+    let arguments = ["clean", "--backend", "netem", "--format", "json"];
+    let skipped = report(&run(&lab, &arguments, ""));
+    assert_eq!(statuses(&skipped), ["skipped"], "{skipped}");
+    let reason = why(&skipped, "clean");
+    assert!(reason.contains("sch_prio"), "{reason}");
 }
 
 #[test]

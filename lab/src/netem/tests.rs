@@ -102,5 +102,8 @@ fn what_netem_cannot_do_needs_the_wire_and_says_so() {
 #[test]
 fn tc_that_refuses_is_quoted_with_what_to_do() {
     let refused = Missing::Refused("Specified qdisc kind is unknown".to_owned()).to_string();
-    assert!(refused.contains("modprobe sch_netem"), "{refused}");
+    assert!(
+        refused.contains("modprobe -a sch_netem sch_prio"),
+        "{refused}"
+    );
 }
