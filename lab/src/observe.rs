@@ -455,8 +455,8 @@ fn ends_handshake(place: &Place) -> bool {
 /// hundred thousand frames say how.
 const MOST_FRAMES: usize = 100_000;
 
-/// Events kept in mind: the largest scenario has some fifty thousand.
-const MOST_EVENTS: usize = 400_000;
+/// Events kept in mind: the largest scenario has some fifty thousand, and a storm must end soon.
+const MOST_EVENTS: usize = 150_000;
 
 /// A trace that grows while the run waits for what it must see.
 #[derive(Debug, Default)]

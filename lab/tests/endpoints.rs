@@ -124,7 +124,7 @@ fn client_that_prints_without_end_is_told_and_its_log_is_bounded() {
 }
 
 #[test]
-fn client_that_floods_the_wire_ends_its_run_at_once_and_nothing_of_it_remains() {
+fn client_that_floods_the_wire_is_named_and_nothing_of_it_remains() {
     // Two of them, one of which leaves the process group.
     let flood = "exec dd if=/dev/zero bs=64 status=none count=76543250000 >&3";
     let lab = lab_with(

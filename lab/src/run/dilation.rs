@@ -4,6 +4,7 @@
 //! A client's hello is never answered; a server's flight 4 never arrives, nor does anything more of the
 //! client. What is due after 1 s (RFC 6347 §4.2.4.1) must then come after 1 s / N of our time.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
@@ -76,21 +77,25 @@ impl Dilation {
         Ok(Ok(()))
     }
 
-    /// What was found out, for people: a line for those that are hurried, and one for each that is not.
+    /// What was found out, for people: a line for the programs that are hurried, and one for each that is not,
+    /// whatever their arguments and clients were.
     #[must_use]
     pub fn found(&self) -> Vec<String> {
-        let found = self.probed.found();
-        let hurried: Vec<String> = found
-            .iter()
-            .filter(|(_, answer)| answer.is_ok())
-            .map(|(probe, _)| probe.to_string())
-            .collect();
-        let hurried = (!hurried.is_empty())
-            .then(|| format!("dilated x{}: {}", self.faketime.times, hurried.join(", ")));
-        let others = found.into_iter().filter_map(|(probe, answer)| {
-            let why = answer.err()?;
-            Some(format!("not dilated: {probe}: {why}"))
-        });
+        let mut hurried = BTreeSet::new();
+        let mut others = BTreeMap::new();
+        for (probe, answer) in self.probed.found() {
+            match answer {
+                Ok(()) => _ = hurried.insert(probe.program()),
+                Err(why) => _ = others.entry(probe.program()).or_insert(why),
+            }
+        }
+        let times = self.faketime.times;
+        let hurried: Vec<String> = hurried.into_iter().collect();
+        let hurried =
+            (!hurried.is_empty()).then(|| format!("dilated x{times}: {}", hurried.join(", ")));
+        let others = others
+            .into_iter()
+            .map(|(program, why)| format!("not dilated: {program}: {why}"));
         hurried.into_iter().chain(others).collect()
     }
 
@@ -164,6 +169,18 @@ impl Dilation {
         });
         drop((client, server));
         Ok(sent_at)
+    }
+}
+
+impl Probe {
+    /// The implementation and its role.
+    fn program(&self) -> String {
+        let (label, role) = match self {
+            Self::Client(client, _) => (client, Role::Client),
+            Self::Server(server, _) => (server, Role::Server),
+        };
+        let name = label.split_whitespace().next().unwrap_or_default();
+        format!("{name} ({})", role.name())
     }
 }
 
