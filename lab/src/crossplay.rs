@@ -36,11 +36,11 @@ pub(crate) fn matrix(arguments: &MatrixArgs, started: Instant) -> Result<ExitCod
     let catalogue = catalogue(arguments.play.scenarios.as_deref(), &adapters)?;
     let expectations = match &arguments.expectations {
         Some(path) => {
-            let text = std::fs::read_to_string(path).map_err(|source| LabError::Unreadable {
-                what: "expectations",
-                path: path.clone(),
-                source,
-            })?;
+            let text =
+                std::fs::read_to_string(path).map_err(|source| LabError::NoExpectations {
+                    path: path.clone(),
+                    source,
+                })?;
             Expectations::parse(path, &text, &catalogue, &adapters)?
         }
         // They speak of the scenarios that the lab brings along.
@@ -150,11 +150,14 @@ pub(crate) fn matrix(arguments: &MatrixArgs, started: Instant) -> Result<ExitCod
         path: evidence.clone(),
         source,
     })?;
-    let runs: Vec<Row> = matrix.cells.iter().flat_map(|it| it.runs.clone()).collect();
+    let mut runs: Vec<Row> = matrix.cells.iter().flat_map(|it| it.runs.clone()).collect();
+    // The page gives them the letters that the table has.
+    runs.sort_by_key(|run| matrix.scenarios.iter().position(|it| *it == run.scenario));
     let report = Report {
         started_at: humantime::format_rfc3339_seconds(started_at).to_string(),
         version: env!("CARGO_PKG_VERSION"),
         seed: matrix.seed.clone(),
+        defect: None,
         backend: matrix.backend,
         summary: Summary::of(&runs, started.elapsed()),
         runs,
@@ -163,7 +166,7 @@ pub(crate) fn matrix(arguments: &MatrixArgs, started: Instant) -> Result<ExitCod
     save_page(&evidence, &report)?;
     match arguments.play.format {
         Format::Text => {
-            write_matrix(&mut anstream::stdout().lock(), &matrix)?;
+            write_matrix(&mut anstream::stdout().lock(), &matrix, &evidence)?;
             for line in dilation.iter().flat_map(|it| it.found()) {
                 writeln!(io::stdout(), "{line}")?;
             }
@@ -271,7 +274,7 @@ fn save(evidence: &Path, matrix: &Matrix) -> io::Result<()> {
     write_json(&mut json, matrix)?;
     json.flush()?;
     let text = std::fs::File::create(evidence.join("matrix.txt"))?;
-    write_matrix(&mut anstream::StripStream::new(text), matrix)
+    write_matrix(&mut anstream::StripStream::new(text), matrix, Path::new(""))
 }
 
 /// `dtls-lab adapters`.

@@ -28,7 +28,8 @@ use dtls_lab::report::{
 };
 use dtls_lab::role::Role;
 use dtls_lab::run::{
-    Asked, Backend, Choice, Dilation, Finished, Job, Lab, evidence_folder, label, newest_reports,
+    Asked, Backend, Choice, Dilation, Finished, Job, Lab, Newest, evidence_folder, label,
+    newest_reports,
 };
 use dtls_lab::scenario::{Catalogue, Family};
 use dtls_lab::schedule::{Filter, PlanError, Planned, Progress, plan, run_all};
@@ -52,6 +53,8 @@ enum LabError {
         path: PathBuf,
         source: io::Error,
     },
+    #[error("cannot read expectations from {} ({source}): name a readable file with --expectations", path.display())]
+    NoExpectations { path: PathBuf, source: io::Error },
     #[error("no TOML file with {what} in {}: name another folder with --{what}", path.display())]
     NoFiles { what: &'static str, path: PathBuf },
     #[error("cannot write evidence below {} ({source}): name another folder with --out", path.display())]
@@ -106,6 +109,7 @@ impl LabError {
             | Self::Plan(_)
             | Self::Requirement(_)
             | Self::Unreadable { .. }
+            | Self::NoExpectations { .. }
             | Self::NoFiles { .. }
             | Self::UnknownPlayer { .. }
             | Self::OldReport { .. }
@@ -214,17 +218,21 @@ fn verdicts(reports: &[PathBuf]) -> Result<Verdicts, LabError> {
         path: path.to_owned(),
         source,
     };
-    let chosen = if reports.is_empty() {
-        newest_reports(Path::new(OUT)).map_err(|source| unreadable(Path::new(OUT), source))?
-    } else {
-        reports.to_vec()
-    };
     let mut verdicts = Verdicts::default();
-    for path in chosen {
-        let text = std::fs::read_to_string(&path).map_err(|source| unreadable(&path, source))?;
+    let mut add = |path: &Path, of: &dyn Fn(&str) -> bool| {
+        let text = std::fs::read_to_string(path).map_err(|source| unreadable(path, source))?;
         verdicts
-            .add(&text)
-            .map_err(|error| unreadable(&path, error.into()))?;
+            .add(&text, of)
+            .map_err(|error| unreadable(path, error.into()))
+    };
+    for path in reports {
+        add(path, &|_| true)?;
+    }
+    if reports.is_empty() {
+        let newest = newest_reports(Path::new(OUT));
+        for Newest { path, backends } in newest.map_err(|it| unreadable(Path::new(OUT), it))? {
+            add(&path, &|backend| backends.contains(backend))?;
+        }
     }
     Ok(verdicts)
 }
@@ -385,6 +393,7 @@ fn run(arguments: &RunArgs) -> Result<ExitCode, LabError> {
             arguments.besides()
         ),
         seed: format!("{seed:x}"),
+        defect: arguments.defect.map(|defect| defect.to_string()),
         backend: choice.describe(),
         runs: rows,
         summary,
@@ -393,7 +402,7 @@ fn run(arguments: &RunArgs) -> Result<ExitCode, LabError> {
     match arguments.play.format {
         Format::Text => {
             let mut out = anstream::stdout().lock();
-            write_table(&mut out, &report)?;
+            write_table(&mut out, &report, &evidence)?;
             for line in dilation.iter().flat_map(|it| it.found()) {
                 writeln!(out, "{line}")?;
             }

@@ -10,7 +10,6 @@ mod save;
 mod table;
 
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -114,7 +113,7 @@ pub struct Row {
     pub handshake_only: bool,
     /// Why it was known to fail, in the scenario's words.
     pub known: Option<String>,
-    /// Folder of the evidence.
+    /// Folder of the evidence, within that of the report.
     pub evidence: Option<String>,
     /// The command that plays it again.
     pub replay: String,
@@ -240,7 +239,7 @@ impl Row {
             why,
             handshake_only: finished.handshake_only,
             known,
-            evidence: finished.evidence.as_deref().map(path_text),
+            evidence: finished.evidence.is_some().then(|| job.folder()),
             replay: replay(job, job.seed(seed), backend),
             sketch: finished.sketch.clone(),
         }
@@ -288,6 +287,8 @@ pub struct Report {
     pub version: &'static str,
     /// The seed, in hexadecimal as `--seed` takes it.
     pub seed: String,
+    /// The defect that was planted in simulated ends, to be found.
+    pub defect: Option<String>,
     /// How the wire was made.
     pub backend: &'static str,
     /// The runs, in order of scenario.
@@ -333,10 +334,6 @@ impl Summary {
 
 fn milliseconds(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 10_000.0).round() / 10.0
-}
-
-fn path_text(path: &Path) -> String {
-    path.display().to_string()
 }
 
 #[cfg(test)]

@@ -37,7 +37,7 @@ use stage::Stage;
 
 pub use dilation::Dilation;
 pub(crate) use evidence::write_evidence;
-pub use evidence::{evidence_folder, newest_reports};
+pub use evidence::{Newest, evidence_folder, newest_reports};
 pub use made_up::Asked;
 
 /// Where runs are played.
@@ -158,6 +158,8 @@ pub struct Finished {
     pub handshake_only: bool,
     /// How many times as fast as ours the programs' clocks ran, where that was so.
     pub dilated: Option<u32>,
+    /// A control that did not pass, but did when it was tried again.
+    pub passed_again: bool,
     /// What else a person should know.
     pub remarks: Vec<String>,
     /// Rules that an end has broken.
@@ -181,6 +183,7 @@ impl Finished {
                 .then(|| handshakes.iter().map(|one| one.resent()).sum()),
             handshake_only: seen.not_tried().is_some(),
             dilated: seen.dilated,
+            passed_again: false,
             remarks: remarks(seen),
             broken: seen.trace.rules.broken().keys().copied().collect(),
             evidence: Some(evidence),
@@ -197,6 +200,7 @@ impl Finished {
             resent: None,
             handshake_only: false,
             dilated: None,
+            passed_again: false,
             remarks: Vec::new(),
             broken: BTreeSet::new(),
             evidence: None,

@@ -96,6 +96,12 @@ impl TestLab {
         (output.status.code().expect("the lab is not killed"), report)
     }
 
+    /// The folder of the evidence of this run of the newest report.
+    pub(crate) fn evidence(&self, run: &Value) -> PathBuf {
+        let name = run["evidence"].as_str().expect("a run leaves evidence");
+        self.out().join("latest").join(name)
+    }
+
     pub(crate) fn out(&self) -> PathBuf {
         self.folder.path().join("out")
     }

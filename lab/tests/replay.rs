@@ -32,8 +32,7 @@ fn fates(seed: &str) -> BTreeMap<(u64, String, u64), Value> {
         "{report}"
     );
     let run = &report["runs"][1];
-    let evidence = run["evidence"].as_str().expect("a run leaves evidence");
-    let decisions = std::fs::read_to_string(format!("{evidence}/decisions.jsonl"));
+    let decisions = std::fs::read_to_string(lab.evidence(run).join("decisions.jsonl"));
     let decisions = decisions.expect("the evidence holds the decisions");
     decisions
         .lines()

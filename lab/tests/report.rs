@@ -20,27 +20,54 @@ fn read(path: &Path) -> String {
     std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
+/// The application data in a capture, a datagram a line with its port before it. No key log is named: the secrets
+/// are in the file, or nothing is read. The port belongs to CoAP, which these lines are not.
+fn application_data(capture: &Path) -> String {
+    let output = Command::new("tshark")
+        .arg("-r")
+        .arg(capture)
+        .args(["-d", "udp.port==5684,dtls", "-d", "dtls.port==5684,data"])
+        .args(["-o", "data.show_as_text:TRUE", "-Y", "data"])
+        .args(["-T", "fields", "-e", "udp.srcport", "-e", "data.text"])
+        .output()
+        .expect("tshark is installed: `make deps`, or apt-get install tshark");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn capture_of_the_simulator_shows_its_application_data_too() {
+    let lab = TestLab::new();
+    // A resumed handshake besides: its secrets are those of the session.
+    let (code, report) = lab.report(&["clean", "resumed-drop-flight4", "--backend", "sim"]);
+    assert_eq!(code, 0, "{report}");
+    let runs = report["runs"].as_array().expect("a report has runs");
+    let played: Vec<&Value> = runs.iter().filter(|run| run["status"] == "pass").collect();
+    assert!(
+        played.len() >= 3,
+        "both scenarios, one over IPv6 too: {report}"
+    );
+    for run in played {
+        let shown = application_data(&lab.evidence(run).join("wire.pcapng"));
+        for from_server in [false, true] {
+            assert!(
+                shown.lines().any(|line| {
+                    line.starts_with("5684\t") == from_server && line.contains("\tlab-")
+                }),
+                "{}: {shown:?}",
+                run["id"]
+            );
+        }
+    }
+}
+
 #[test]
 fn capture_holds_the_secrets_that_show_its_application_data() {
     let lab = TestLab::new();
     lab.scenario("clean", CLEAN);
     let (code, report) = lab.report(&["--seed", "7c1e"]);
     assert_eq!(code, 0, "{report}");
-    let folder = report["runs"][0]["evidence"].as_str();
-    let folder = Path::new(folder.expect("a run leaves evidence"));
-    // No key log is named: the secrets are in the file, or nothing is read. The port belongs to CoAP,
-    // which these lines are not.
-    let capture = folder.join("wire.pcapng");
-    let output = Command::new("tshark")
-        .arg("-r")
-        .arg(&capture)
-        .args(["-d", "udp.port==5684,dtls", "-d", "dtls.port==5684,data"])
-        .args(["-o", "data.show_as_text:TRUE", "-Y", "data"])
-        .args(["-T", "fields", "-e", "udp.srcport", "-e", "data.text"])
-        .output()
-        .expect("tshark is installed: `make deps`, or apt-get install tshark");
-    let shown = String::from_utf8_lossy(&output.stdout);
-    let complaint = String::from_utf8_lossy(&output.stderr);
+    let capture = lab.evidence(&report["runs"][0]).join("wire.pcapng");
+    let shown = application_data(&capture);
     for (from_server, ending) in [(false, '>'), (true, '<')] {
         assert!(
             shown.lines().any(|line| {
@@ -48,13 +75,13 @@ fn capture_holds_the_secrets_that_show_its_application_data() {
                     && line.contains("\tlab-")
                     && line.contains(ending)
             }),
-            "no text with {ending} in {shown:?}; {complaint}"
+            "no text with {ending} in {shown:?}"
         );
     }
     // Who hands it on can take the secrets out, with a tool of the same package.
     let output = Command::new("editcap")
         .arg("--discard-all-secrets")
-        .args([&capture, &folder.join("without.pcapng")])
+        .args([&capture, &capture.with_file_name("without.pcapng")])
         .output()
         .expect("tshark's package brings editcap");
     assert!(output.status.success(), "{output:?}");

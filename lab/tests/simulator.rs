@@ -104,14 +104,15 @@ fn decisions_of_an_earlier_run_are_played_again() {
     let (code, report) = lab_.report(&["handshake-drop-flight4", "--backend", "sim"]);
     assert_eq!(code, 0, "{report}");
     let runs = report["runs"].as_array().expect("a report has runs");
-    let folder = runs
+    let file = runs
         .iter()
         .filter(|run| run["scenario"] == "handshake-drop-flight4")
         .filter(|run| run["server"] == "ours" && run["client"] == "ours")
-        .find_map(|run| run["evidence"].as_str())
+        .map(|run| lab_.evidence(run).join("decisions.jsonl"))
+        .next()
         .expect("one was played");
-    let file = format!("{folder}/decisions.jsonl");
-    let (code, out, error) = lab(&["explore", "--handshake", "full", "--decisions", &file]);
+    let file = file.to_str().expect("a plain path");
+    let (code, out, error) = lab(&["explore", "--handshake", "full", "--decisions", file]);
     assert_eq!(code, Some(0), "{error}");
     assert!(out.contains("drop the 1st ServerHello"), "{out}");
     assert!(out.contains("agree after 1.000 s"), "{out}");

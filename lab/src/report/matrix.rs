@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
+use std::path::Path;
 
 use anstyle::{AnsiColor, Style};
 use serde::Serialize;
@@ -156,12 +157,66 @@ impl Matrix {
     }
 }
 
-/// Writes the matrix for people; colours are for `out` to keep or to strip.
+/// Writes the matrix for people; colours are for `out` to keep or to strip. `folder` is that of the evidence, as
+/// the reader is to be told it.
 ///
 /// # Errors
 ///
 /// What the output says.
-pub fn write_matrix(out: &mut impl Write, matrix: &Matrix) -> io::Result<()> {
+pub fn write_matrix(out: &mut impl Write, matrix: &Matrix, folder: &Path) -> io::Result<()> {
+    for (number, scenarios) in (1..).zip(matrix.scenarios.chunks(LETTERS.len())) {
+        write_block(out, matrix, number, scenarios)?;
+    }
+    writeln!(
+        out,
+        "\nA ok   a the handshake is, data could not be judged   x fails, as known   X FAILS   ~ flaky, as \
+         known   ! FLAKY\n+ passes, though known to fail   # the lab failed   - unsupported   . skipped\n"
+    )?;
+    write_players(out, matrix)?;
+    write_groups(out, matrix)?;
+    for cell in matrix.cells.iter().filter(|cell| cell.unexpected) {
+        write_unexpected(out, cell, folder)?;
+    }
+    let expected = |wanted: &[State]| {
+        let cells = matrix.cells.iter().filter(|cell| !cell.unexpected);
+        cells.filter(|cell| wanted.contains(&cell.state)).count()
+    };
+    writeln!(
+        out,
+        "\n{} cells: {} ok, {} ok as far as the handshake goes, {} known failures, {} unexpected, \
+         {} unsupported, {} skipped in {:.0} s",
+        matrix.cells.len(),
+        expected(&[State::Ok]),
+        expected(&[State::HandshakeOnly]),
+        expected(&[State::Fail, State::Flaky]),
+        matrix.unexpected,
+        expected(&[State::Unsupported]),
+        expected(&[State::Skipped]),
+        matrix.seconds
+    )
+}
+
+/// The letters of scenarios. X and the small ones mean something else. Where there are more scenarios, those of
+/// the second block are A2, B2…
+pub(super) const LETTERS: &str = "ABCDEFGHIJKLMNOPQRSTUVWYZ";
+
+/// The letter of a scenario, with the number of its block.
+pub(super) fn letter(index: usize) -> String {
+    let (block, place) = (index / LETTERS.len(), index % LETTERS.len());
+    let letter = &LETTERS[place..=place];
+    match block {
+        0 => letter.to_owned(),
+        more => format!("{letter}{}", more + 1),
+    }
+}
+
+/// The table of as many scenarios as there are letters, and what these mean.
+fn write_block(
+    out: &mut impl Write,
+    matrix: &Matrix,
+    number: usize,
+    scenarios: &[String],
+) -> io::Result<()> {
     let bold = Style::new().bold();
     let names = matrix.servers.iter().map(|it| it.name.chars().count());
     let first = names
@@ -172,7 +227,7 @@ pub fn write_matrix(out: &mut impl Write, matrix: &Matrix) -> io::Result<()> {
         .clients
         .iter()
         .map(|it| it.name.chars().count())
-        .chain([matrix.scenarios.len()])
+        .chain([scenarios.len()])
         .max()
         .unwrap_or_default();
     write!(out, "\n{bold}{:first$}", "server \\ client")?;
@@ -184,47 +239,33 @@ pub fn write_matrix(out: &mut impl Write, matrix: &Matrix) -> io::Result<()> {
         write!(out, "{:first$}", server.name)?;
         for client in &matrix.clients {
             write!(out, "  ")?;
-            for (index, scenario) in matrix.scenarios.iter().enumerate() {
+            for (scenario, letter) in scenarios.iter().zip(LETTERS.chars()) {
                 let cell = matrix.cell(scenario, &server.name, &client.name);
-                let (code, style) = cell.map_or((' ', Style::new()), |cell| code(cell, index));
+                let (code, style) = cell.map_or((' ', Style::new()), |cell| code(cell, letter));
                 write!(out, "{style}{code}{style:#}")?;
             }
-            write!(out, "{:1$}", "", width - matrix.scenarios.len())?;
+            write!(out, "{:1$}", "", width - scenarios.len())?;
         }
         writeln!(out)?;
     }
-    write_legend(out, matrix)?;
-    write_groups(out, matrix)?;
-    for cell in matrix.cells.iter().filter(|cell| cell.unexpected) {
-        write_unexpected(out, cell)?;
+    writeln!(out)?;
+    let width = scenarios.iter().map(String::len).max().unwrap_or_default();
+    for (scenario, letter) in scenarios.iter().zip((number - 1) * LETTERS.len()..) {
+        let mut counts: BTreeMap<State, usize> = BTreeMap::new();
+        for cell in matrix.cells.iter().filter(|it| it.scenario == *scenario) {
+            *counts.entry(cell.state).or_default() += 1;
+        }
+        let counts: Vec<String> = counts
+            .iter()
+            .map(|(state, count)| format!("{count} {}", word(*state)))
+            .collect();
+        let letter = self::letter(letter);
+        writeln!(out, "{letter:<2} {scenario:width$}  {}", counts.join(", "))?;
     }
-    let count = |state| matrix.states.get(&state).copied().unwrap_or_default();
-    let failed = matrix
-        .cells
-        .iter()
-        .filter(|cell| !cell.unexpected && matches!(cell.state, State::Fail | State::Flaky));
-    writeln!(
-        out,
-        "\n{} cells: {} ok, {} ok as far as the handshake goes, {} known failures, {} unexpected, \
-         {} unsupported, {} skipped in {:.0} s",
-        matrix.cells.len(),
-        count(State::Ok),
-        count(State::HandshakeOnly),
-        failed.count(),
-        matrix.unexpected,
-        count(State::Unsupported),
-        count(State::Skipped),
-        matrix.seconds
-    )
+    Ok(())
 }
 
-/// The letter of a scenario. X and the small letters mean something else.
-fn letter(index: usize) -> char {
-    const LETTERS: &str = "ABCDEFGHIJKLMNOPQRSTUVWYZ";
-    LETTERS.chars().nth(index).unwrap_or('o')
-}
-
-fn code(cell: &Cell, index: usize) -> (char, Style) {
+fn code(cell: &Cell, letter: char) -> (char, Style) {
     let coloured = |colour: AnsiColor| Style::new().fg_color(Some(colour.into()));
     let trouble = if cell.unexpected {
         coloured(AnsiColor::Red).bold()
@@ -232,11 +273,8 @@ fn code(cell: &Cell, index: usize) -> (char, Style) {
         coloured(AnsiColor::Yellow)
     };
     match cell.state {
-        State::Ok => (letter(index), coloured(AnsiColor::Green)),
-        State::HandshakeOnly => (
-            letter(index).to_ascii_lowercase(),
-            coloured(AnsiColor::Green),
-        ),
+        State::Ok => (letter, coloured(AnsiColor::Green)),
+        State::HandshakeOnly => (letter.to_ascii_lowercase(), coloured(AnsiColor::Green)),
         State::Fail if cell.unexpected => ('X', trouble),
         State::Fail => ('x', trouble),
         State::Flaky if cell.unexpected => ('!', trouble),
@@ -248,27 +286,8 @@ fn code(cell: &Cell, index: usize) -> (char, Style) {
     }
 }
 
-fn write_legend(out: &mut impl Write, matrix: &Matrix) -> io::Result<()> {
-    writeln!(
-        out,
-        "\nA ok   a the handshake is, data could not be judged   x fails, as known   X FAILS   ~ flaky, as \
-         known   ! FLAKY\n+ passes, though known to fail   # the lab failed   - unsupported   . skipped\n"
-    )?;
-    let width = matrix.scenarios.iter().map(String::len).max();
-    let width = width.unwrap_or_default();
-    for (index, scenario) in matrix.scenarios.iter().enumerate() {
-        let mut counts: BTreeMap<State, usize> = BTreeMap::new();
-        for cell in matrix.cells.iter().filter(|it| it.scenario == *scenario) {
-            *counts.entry(cell.state).or_default() += 1;
-        }
-        let counts: Vec<String> = counts
-            .iter()
-            .map(|(state, count)| format!("{count} {}", word(*state)))
-            .collect();
-        let letter = letter(index);
-        writeln!(out, "{letter}  {scenario:width$}  {}", counts.join(", "))?;
-    }
-    writeln!(out)?;
+/// Who played, and in which version.
+fn write_players(out: &mut impl Write, matrix: &Matrix) -> io::Result<()> {
     let players: BTreeMap<&str, &Player> = matrix
         .servers
         .iter()
@@ -340,7 +359,7 @@ fn write_groups(out: &mut impl Write, matrix: &Matrix) -> io::Result<()> {
     Ok(())
 }
 
-fn write_unexpected(out: &mut impl Write, cell: &Cell) -> io::Result<()> {
+fn write_unexpected(out: &mut impl Write, cell: &Cell, folder: &Path) -> io::Result<()> {
     let what = match cell.state {
         State::Flaky => format!("FLAKY {} of {} pass", cell.passed, cell.of),
         State::UnexpectedPass => "PASS (unexpected)".to_owned(),
@@ -356,7 +375,7 @@ fn write_unexpected(out: &mut impl Write, cell: &Cell) -> io::Result<()> {
     writeln!(out, "  why       {}", cell.why())?;
     if let Some(run) = cell.runs.iter().find(|run| run.status.is_unexpected()) {
         if let Some(evidence) = &run.evidence {
-            writeln!(out, "  evidence  {evidence}")?;
+            writeln!(out, "  evidence  {}", folder.join(evidence).display())?;
         }
         writeln!(out, "  replay    {}", run.replay)?;
     }
@@ -404,27 +423,74 @@ mod tests {
         }
     }
 
-    #[test]
-    fn table_has_a_letter_for_each_scenario_and_names_what_failed_with_its_replay() {
-        let player = |name: &str| Player {
+    fn player(name: &str) -> Player {
+        Player {
             name: name.to_owned(),
             about: "a program".to_owned(),
             version: "1.0".to_owned(),
-        };
+        }
+    }
+
+    fn matrix(scenarios: Vec<String>, cells: Vec<Cell>) -> Matrix {
         let matrix = Matrix {
             seed: "7c1e".to_owned(),
             backend: "wire",
-            scenarios: vec!["clean".to_owned()],
+            scenarios,
             servers: vec![player("gnutls")],
             clients: vec![player("ours")],
-            cells: vec![cell(&[Status::Pass, Status::Fail])],
+            cells,
             states: BTreeMap::new(),
             unexpected: 0,
             seconds: 1.0,
         };
+        matrix.counted()
+    }
+
+    fn table(matrix: &Matrix) -> String {
         let mut text = anstream::StripStream::new(Vec::new());
-        write_matrix(&mut text, &matrix.counted()).expect("memory takes everything");
-        let text = String::from_utf8(text.into_inner()).expect("the table is text");
+        write_matrix(&mut text, matrix, Path::new("lab")).expect("memory takes everything");
+        String::from_utf8(text.into_inner()).expect("the table is text")
+    }
+
+    #[test]
+    fn scenarios_beyond_the_alphabet_have_a_block_and_letters_of_their_own() {
+        let names: Vec<String> = (1..=27)
+            .map(|number| format!("scenario-{number}"))
+            .collect();
+        let cells = names.iter().map(|name| Cell {
+            scenario: name.clone(),
+            ..cell(&[Status::Pass])
+        });
+        let text = table(&matrix(names.clone(), cells.collect()));
+        assert!(
+            text.contains(&format!("\ngnutls           {LETTERS}\n")),
+            "{text}"
+        );
+        assert!(text.contains("\ngnutls           AB  \n"), "{text}");
+        assert!(text.contains("\nZ  scenario-25  1 ok"), "{text}");
+        assert!(text.contains("\nA2 scenario-26  1 ok"), "{text}");
+        assert!(text.contains("\nB2 scenario-27  1 ok"), "{text}");
+    }
+
+    #[test]
+    fn last_line_counts_each_cell_once() {
+        let of = |status| {
+            let mut cell = cell(&[status]);
+            cell.scenario = format!("{status:?}");
+            cell
+        };
+        let cells: Vec<Cell> = super::super::tests::ALL.map(of).to_vec();
+        let names = cells.iter().map(|cell| cell.scenario.clone()).collect();
+        let text = table(&matrix(names, cells));
+        let expected = "8 cells: 1 ok, 0 ok as far as the handshake goes, 1 known failures, 4 unexpected, \
+                        1 unsupported, 1 skipped in 1 s";
+        assert_eq!(text.lines().last(), Some(expected));
+    }
+
+    #[test]
+    fn table_has_a_letter_for_each_scenario_and_names_what_failed_with_its_replay() {
+        let cells = vec![cell(&[Status::Pass, Status::Fail])];
+        let text = table(&matrix(vec!["clean".to_owned()], cells));
         assert!(text.contains("\ngnutls           !"), "{text}");
         assert!(text.contains("A  clean  1 flaky"), "{text}");
         assert!(

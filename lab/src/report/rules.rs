@@ -33,19 +33,20 @@ struct Saved {
 #[derive(Deserialize)]
 struct SavedRun {
     scenario: String,
+    backend: String,
     status: String,
 }
 
 impl Verdicts {
-    /// Adds the verdicts in the JSON that a run leaves.
+    /// Adds the verdicts in the JSON that a run leaves, those of these backends.
     ///
     /// # Errors
     ///
     /// Text that is no report.
-    pub fn add(&mut self, text: &str) -> Result<(), serde_json::Error> {
+    pub fn add(&mut self, text: &str, of: impl Fn(&str) -> bool) -> Result<(), serde_json::Error> {
         let saved: Saved = serde_json::from_str(text)?;
-        for run in saved.runs {
-            let tally = self.0.entry(run.scenario).or_default();
+        for run in saved.runs.iter().filter(|run| of(&run.backend)) {
+            let tally = self.0.entry(run.scenario.clone()).or_default();
             match run.status.as_str() {
                 "pass" => tally.pass += 1,
                 "known_failure" => tally.known_failures += 1,

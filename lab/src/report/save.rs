@@ -26,7 +26,7 @@ pub fn save(folder: &Path, report: &Report) -> Result<(), SaveError> {
     write(folder, "report.json", |out| write_json(out, report))?;
     write(folder, "report.txt", |out| {
         let mut text = anstream::StripStream::new(Vec::new());
-        write_table(&mut text, report)?;
+        write_table(&mut text, report, Path::new(""))?;
         out.write_all(&text.into_inner())
     })?;
     save_page(folder, report)

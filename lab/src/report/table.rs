@@ -1,17 +1,19 @@
 //! The report for people: a row per run, then what to do about the unexpected, then the count.
 
 use std::io::{self, Write};
+use std::path::Path;
 
 use anstyle::{AnsiColor, Style};
 
 use super::{Report, Row, Status};
 
-/// Writes the table; colours are for `out` to keep or to strip.
+/// Writes the table; colours are for `out` to keep or to strip. `folder` is that of the evidence, as the reader is
+/// to be told it.
 ///
 /// # Errors
 ///
 /// What the output says.
-pub fn write_table(out: &mut impl Write, report: &Report) -> io::Result<()> {
+pub fn write_table(out: &mut impl Write, report: &Report, folder: &Path) -> io::Result<()> {
     let rows: Vec<[String; 8]> = report.runs.iter().map(cells).collect();
     let mut widths = HEADINGS.map(str::len);
     for row in &rows {
@@ -38,7 +40,7 @@ pub fn write_table(out: &mut impl Write, report: &Report) -> io::Result<()> {
         )?;
         writeln!(out, "  why       {}", row.why)?;
         if let Some(evidence) = &row.evidence {
-            writeln!(out, "  evidence  {evidence}")?;
+            writeln!(out, "  evidence  {}", folder.join(evidence).display())?;
         }
         writeln!(out, "  replay    {}", row.replay)?;
     }

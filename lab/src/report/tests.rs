@@ -1,5 +1,7 @@
 //! The report's words and counts.
 
+use std::path::Path;
+
 use super::*;
 use crate::adapter::Adapters;
 
@@ -25,7 +27,7 @@ pub(super) fn row(status: Status) -> Row {
         why: "because".to_owned(),
         handshake_only: false,
         known: None,
-        evidence: Some("target/lab/latest/clean".to_owned()),
+        evidence: Some("clean.ipv4.ours.openssl".to_owned()),
         replay: "dtls-lab run clean --seed 7c1e".to_owned(),
     }
 }
@@ -36,6 +38,7 @@ pub(super) fn report(runs: Vec<Row>) -> Report {
         started_at: "2026-11-28T13:00:00Z".to_owned(),
         version: "0.1.0",
         seed: "7c1e".to_owned(),
+        defect: None,
         backend: "wire",
         runs,
         summary,
@@ -46,7 +49,7 @@ pub(super) fn report(runs: Vec<Row>) -> Report {
 fn table(statuses: &[Status]) -> String {
     let report = report(statuses.iter().copied().map(row).collect());
     let mut text = anstream::StripStream::new(Vec::new());
-    write_table(&mut text, &report).expect("memory takes everything");
+    write_table(&mut text, &report, Path::new("lab/latest")).expect("memory takes everything");
     String::from_utf8(text.into_inner()).expect("the table is text")
 }
 
@@ -80,7 +83,7 @@ fn unexpected_runs_alone_come_with_evidence_and_replay() {
         text.contains("replay    dtls-lab run clean --seed 7c1e"),
         "{text}"
     );
-    assert!(text.contains("evidence  target/lab/latest/clean"), "{text}");
+    assert!(text.contains("evidence  lab/latest/clean.ipv4"), "{text}");
 }
 
 #[test]
@@ -123,7 +126,7 @@ fn endpoint_with_many_arguments_is_shortened_in_its_column() {
     long.client = format!("openssl -servername {}", "name.".repeat(30));
     let report = report(vec![long]);
     let mut text = anstream::StripStream::new(Vec::new());
-    write_table(&mut text, &report).expect("memory takes everything");
+    write_table(&mut text, &report, Path::new("lab/latest")).expect("memory takes everything");
     let text = String::from_utf8(text.into_inner()).expect("the table is text");
     assert!(
         text.contains("openssl -servername name.name.n…  "),

@@ -1,6 +1,6 @@
 //! What a run leaves behind, besides the programs' own logs. Run's thread.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
@@ -75,14 +75,29 @@ fn write_json_lines<T: Serialize>(
     file.flush()
 }
 
-/// The newest report of each backend among those below `out`; none where nothing was run.
+/// A report, and the backends of which no later one tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Newest {
+    /// Its `report.json`.
+    pub path: PathBuf,
+    /// Those backends.
+    pub backends: BTreeSet<String>,
+}
+
+/// The newest reports below `out`, as many as it takes for each backend; none where nothing was run. A planted
+/// defect says nothing of what we have, so reports of such are left out.
 ///
 /// # Errors
 ///
-/// What the file system says.
-pub fn newest_reports(out: &Path) -> io::Result<Vec<PathBuf>> {
+/// The folder cannot be read. A report that is damaged is left out, with a warning.
+pub fn newest_reports(out: &Path) -> io::Result<Vec<Newest>> {
     #[derive(serde::Deserialize)]
     struct Head {
+        defect: Option<String>,
+        runs: Vec<Run>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Run {
         backend: String,
     }
     let entries = match fs::read_dir(out) {
@@ -99,17 +114,31 @@ pub fn newest_reports(out: &Path) -> io::Result<Vec<PathBuf>> {
     }
     // Their names begin with the time.
     folders.sort();
-    let mut newest: BTreeMap<String, PathBuf> = BTreeMap::new();
-    for folder in folders {
-        let report = folder.join("report.json");
+    let mut known = BTreeSet::new();
+    let mut newest = Vec::new();
+    for folder in folders.into_iter().rev() {
+        let path = folder.join("report.json");
         // A run that was broken off has left none.
-        let Ok(text) = fs::read_to_string(&report) else {
+        let Ok(text) = fs::read_to_string(&path) else {
             continue;
         };
-        let head: Head = serde_json::from_str(&text)?;
-        newest.insert(head.backend, report);
+        let head: Head = match serde_json::from_str(&text) {
+            Ok(head) => head,
+            Err(error) => {
+                log::warn!("{} is left out: {error}", path.display());
+                continue;
+            }
+        };
+        if head.defect.is_some() {
+            continue;
+        }
+        let mut backends: BTreeSet<String> = head.runs.into_iter().map(|it| it.backend).collect();
+        backends.retain(|backend| known.insert(backend.clone()));
+        if !backends.is_empty() {
+            newest.push(Newest { path, backends });
+        }
     }
-    Ok(newest.into_values().collect())
+    Ok(newest)
 }
 
 /// A folder for this run's evidence below `out`, new and named by time and seed.
@@ -199,5 +228,36 @@ mod tests {
         write("client.log", line("dd"));
         let merged = secrets(folder.path()).expect("the folder is readable");
         assert_eq!(merged, format!("{first}\n{second}\n"));
+    }
+
+    #[test]
+    fn newest_report_of_each_backend_counts_unless_damaged_or_of_a_defect() {
+        let out = tempfile::tempdir().expect("a temporary folder");
+        let report = |name: &str, text: &str| {
+            let folder = out.path().join(name);
+            fs::create_dir(&folder).expect("the folder is ours");
+            let path = folder.join("report.json");
+            fs::write(&path, text).expect("the folder is ours");
+            path
+        };
+        report(
+            "20261101-1",
+            r#"{"runs": [{"backend": "netem"}, {"backend": "sim"}]}"#,
+        );
+        let both = r#"{"defect": null, "runs": [{"backend": "sim"}, {"backend": "wire"}]}"#;
+        let netem = out.path().join("20261101-1/report.json");
+        let both = report("20261102-1", both);
+        report(
+            "20261103-1",
+            r#"{"defect": "mute", "runs": [{"backend": "sim"}]}"#,
+        );
+        report("20261104-1", r#"{"runs": [{"backe"#);
+        let newest = newest_reports(out.path()).expect("the folder is readable");
+        let expected = [(both, &["sim", "wire"][..]), (netem, &["netem"])];
+        let expected = expected.map(|(path, backends)| Newest {
+            path,
+            backends: backends.iter().map(|it| (*it).to_owned()).collect(),
+        });
+        assert_eq!(newest, expected);
     }
 }

@@ -117,3 +117,51 @@ fn filter_is_told_as_a_shell_takes_it() {
     );
     assert_eq!(Filter::default().arguments(), "");
 }
+
+/// Plays the lossy scenario and its control; `fails` says of each run of the control whether it does.
+fn with_control(fails: impl Fn(u32) -> bool + Sync) -> (Vec<String>, Vec<Finished>) {
+    let catalogue = Catalogue::parse(FILES).expect("the files are good");
+    let filter = Filter {
+        names: vec!["lossy".to_owned()],
+        family: Some(Family::Ipv4),
+        server: Some("ours".to_owned()),
+        ..Filter::default()
+    };
+    let plan = plan(&catalogue, &filter).expect("there is such a run");
+    let tries = std::sync::atomic::AtomicU32::new(0);
+    let run = |job: &Job<'_>| {
+        let is_control = job.scenario.control.is_none();
+        let broken = is_control && fails(tries.fetch_add(1, std::sync::atomic::Ordering::SeqCst));
+        Finished::untried(match broken {
+            true => Verdict::Fail("too late".to_owned()),
+            false => Verdict::Pass,
+        })
+    };
+    let finished = run_all(&run, &plan, 1, &|_| ());
+    let names = plan.iter().map(|it| it.job.scenario.name.clone());
+    (names.collect(), finished)
+}
+
+#[test]
+fn control_that_passes_when_tried_again_stays_red_but_leaves_the_others_be() {
+    let (names, finished) = with_control(|nth| nth == 0);
+    assert_eq!(names, ["clean", "lossy"]);
+    assert_eq!(finished[0].verdict, Verdict::Fail("too late".to_owned()));
+    assert!(finished[0].remarks[0].contains("passed when tried again"));
+    assert_eq!(finished[1].verdict, Verdict::Pass);
+}
+
+#[test]
+fn control_that_fails_twice_leaves_nothing_to_learn() {
+    let (_, finished) = with_control(|_| true);
+    assert!(
+        finished[0].remarks[0].contains("either"),
+        "{:?}",
+        finished[0]
+    );
+    assert!(
+        matches!(&finished[1].verdict, Verdict::Broken(why) if why.contains("did not pass")),
+        "{:?}",
+        finished[1]
+    );
+}

@@ -1,15 +1,17 @@
 //! Scenario files on the simulator: the same rules, links and attackers, judged by the same verdicts.
 //! What needs real programs, sockets or threads is skipped and says so. One of the lab's threads.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
 use std::time::{Duration, SystemTime};
 
 use super::end::{End, State};
-use super::shape::{Cast, Setup, Tuning};
+use super::shape::{Cast, Secrets, Setup, Tuning};
 use super::world::World;
 use super::{Defect, SimulationError};
 use crate::observe::Trace;
 use crate::report::replay;
+use crate::role::Role;
 use crate::run::{Backend, Finished, Job, seed_of, write_evidence};
 use crate::scenario::Outcome;
 use crate::verdict::{Ending, Exchange, Need, Observation, Skip, Verdict, judge};
@@ -48,14 +50,15 @@ impl Simulator {
     /// Plays `job` and judges it.
     pub fn run(&self, job: &Job<'_>) -> Finished {
         let started = SystemTime::now();
-        let seen = match self.try_out(job) {
-            Ok(seen) => seen,
+        let (seen, secrets) = match self.play(job) {
+            Ok(played) => played,
             Err(verdict) => return Finished::untried(verdict),
         };
-        let evidence = self.evidence.join(job.slug());
+        let evidence = self.evidence.join(job.folder());
         let command = format!("{}\n", replay(job, self.seed, Backend::Sim));
         let kept = std::fs::create_dir_all(&evidence)
             .and_then(|()| std::fs::write(evidence.join("replay"), command))
+            .and_then(|()| write_secrets(&evidence, &secrets))
             .and_then(|()| write_evidence(&evidence, started, &seen));
         if let Err(error) = kept {
             let why = format!("cannot write evidence to {} ({error})", evidence.display());
@@ -70,7 +73,12 @@ impl Simulator {
     /// # Errors
     ///
     /// The verdict on what could not be played.
+    #[cfg(test)]
     pub(super) fn try_out(&self, job: &Job<'_>) -> Result<Observation, Verdict> {
+        self.play(job).map(|(seen, _)| seen)
+    }
+
+    fn play(&self, job: &Job<'_>) -> Result<(Observation, [Secrets; 2]), Verdict> {
         let tuned = tuning(job).map_err(|why| {
             let need = Need::Wire;
             Verdict::Skipped(Skip { need, why })
@@ -83,13 +91,14 @@ impl Simulator {
         &self,
         job: &Job<'_>,
         [client, server]: [Tuning; 2],
-    ) -> Result<Observation, SimulationError> {
+    ) -> Result<(Observation, [Secrets; 2]), SimulationError> {
         let scenario = job.scenario;
         let cast = Cast::new(&Setup {
             client,
             server,
             certificate: scenario.certificate,
             wrong_key: scenario.wrong_key,
+            log_secrets: true,
             ..Setup::of(scenario.handshake, self.defect)
         })?;
         let engine = Engine::new(scenario, seed_of(self.seed, &job.slug()));
@@ -119,8 +128,18 @@ impl Simulator {
                 .collect(),
         );
         seen.trace = world.trace.take().unwrap_or_default();
-        Ok(seen)
+        Ok((seen, cast.secrets))
     }
+}
+
+/// Writes the key logs of client and server, as the real programs do.
+fn write_secrets(evidence: &Path, secrets: &[Secrets; 2]) -> std::io::Result<()> {
+    for (role, lines) in [Role::Client, Role::Server].iter().zip(secrets) {
+        let lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
+        let file = evidence.join(format!("{}.keylog", role.name()));
+        std::fs::write(file, lines.as_bytes())?;
+    }
+    Ok(())
 }
 
 /// The handshake of each client in turn, data where an attacker waits for it, and data that must come

@@ -1,11 +1,11 @@
 //! Which handshakes are simulated, and the two configurations of each. Configurations are made once and
 //! shared by all threads.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use dtls::{
-    ClientConfig, ClientConfigBuilder, Identity, PskKey, ServerConfig, ServerConfigBuilder,
+    ClientConfig, ClientConfigBuilder, Identity, KeyLog, PskKey, ServerConfig, ServerConfigBuilder,
     Session, TicketKey, TicketKeys, Trust, TrustAnchors,
 };
 use dtls_certs::{Profile, TestPki};
@@ -22,6 +22,21 @@ pub(crate) struct Cast {
     pub(crate) session: Option<Session>,
     pub(crate) split: bool,
     pub(crate) defect: Option<Defect>,
+    /// The secrets of client and server as key logs have them, where evidence is wanted.
+    pub(crate) secrets: [Secrets; 2],
+}
+
+/// The lines of a key log.
+pub(crate) type Secrets = Arc<Mutex<String>>;
+
+/// Writes a key log.
+fn writes_to(secrets: &Secrets) -> KeyLog {
+    let secrets = Arc::clone(secrets);
+    Arc::new(move |line: &str| {
+        let mut secrets = secrets.lock().unwrap_or_else(PoisonError::into_inner);
+        secrets.push_str(line);
+        secrets.push('\n');
+    })
 }
 
 /// What a run's two ends are to be.
@@ -35,6 +50,8 @@ pub(crate) struct Setup {
     pub(crate) certificate: Profile,
     /// The client's pre-shared key is not the server's.
     pub(crate) wrong_key: bool,
+    /// Both ends log their secrets.
+    pub(crate) log_secrets: bool,
 }
 
 impl Setup {
@@ -47,6 +64,7 @@ impl Setup {
             server: Tuning::default(),
             certificate: Profile::SERVER,
             wrong_key: false,
+            log_secrets: false,
         }
     }
 
@@ -115,12 +133,18 @@ impl Cast {
             server_config = server_config.link_mtu(mtu);
         }
         (client_config, server_config) = timers(defect, client_config, server_config);
+        let secrets: [Secrets; 2] = Default::default();
+        if setup.log_secrets {
+            client_config = client_config.key_log(writes_to(&secrets[0]));
+            server_config = server_config.key_log(writes_to(&secrets[1]));
+        }
         let mut cast = Self {
             client: client_config.build()?,
             server: Arc::new(server_config.build()?),
             session: None,
             split: shape.is_split(),
             defect,
+            secrets,
         };
         if packed == Shape::Resumed {
             cast.session = Some(super::world::first_session(&cast)?);

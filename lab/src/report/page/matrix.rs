@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{duration, implementation};
 use crate::packet::Family;
+use crate::report::matrix::letter;
 use crate::report::{Row, Status};
 
 /// What the page shows.
@@ -108,14 +109,20 @@ impl Matrix {
     }
 
     fn of_many(rows: &[Row]) -> Self {
-        let scenarios: BTreeSet<&str> = rows.iter().map(|row| row.scenario.as_str()).collect();
-        let letters: BTreeMap<&str, String> = scenarios.into_iter().zip(letters()).collect();
+        let mut letters: Vec<(String, &Row)> = Vec::new();
+        for row in rows {
+            if letters.iter().all(|(_, it)| it.scenario != row.scenario) {
+                letters.push((letter(letters.len()), row));
+            }
+        }
         let clients: BTreeSet<&str> = rows.iter().map(|row| pair(row).1).collect();
         let servers: BTreeSet<&str> = rows.iter().map(|row| pair(row).0).collect();
-        let letter = |row: &Row| {
-            let letter = letters.get(row.scenario.as_str());
-            letter.cloned().unwrap_or_default()
+        let place = |row: &Row| {
+            letters
+                .iter()
+                .position(|(_, it)| it.scenario == row.scenario)
         };
+        let letter = |row: &Row| place(row).map_or_else(String::new, |at| letters[at].0.clone());
         let line = |server: &str| Line {
             name: server.to_owned(),
             title: String::new(),
@@ -143,10 +150,7 @@ impl Matrix {
             lines: servers.into_iter().map(line).collect(),
             letters: letters
                 .iter()
-                .map(|(scenario, letter)| {
-                    let row = rows.iter().find(|row| row.scenario == *scenario);
-                    (letter.clone(), (*scenario).to_owned(), claim(row))
-                })
+                .map(|(letter, row)| (letter.clone(), row.scenario.clone(), row.claim.clone()))
                 .collect(),
         }
     }
@@ -165,16 +169,6 @@ const fn ip(row: &Row) -> &'static str {
         Family::Ipv4 => "4",
         Family::Ipv6 => "6",
     }
-}
-
-/// A, B… Z, A2, B2…
-fn letters() -> impl Iterator<Item = String> {
-    (1..).flat_map(|round| {
-        ('A'..='Z').map(move |letter| match round {
-            1 => letter.to_string(),
-            round => format!("{letter}{round}"),
-        })
-    })
 }
 
 /// One badge for all runs of the same.
