@@ -109,6 +109,41 @@ fn stray_forwarding_is_watched_by_a_hello_in_two_datagrams() {
     is_watched_by("stray-forwarding", "handshake-fragmented-hello", "openssl");
 }
 
+/// A scenario of the lab with one of its ends robbed of these arguments, and its controls.
+fn without_arguments(scenario: &str, arguments: &str) -> TestLab {
+    let lab = TestLab::new();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
+    for name in ["clean", "heartbeat-idle", scenario] {
+        let file = folder.join(format!("{name}.toml"));
+        let text = std::fs::read_to_string(file).expect("the scenarios are beside the tests");
+        lab.scenario(name, &text);
+        if name == scenario {
+            assert!(text.contains(arguments), "{arguments} in {text}");
+            lab.scenario(name, &text.replace(arguments, ""));
+        }
+    }
+    lab
+}
+
+#[test]
+fn client_without_heartbeats_is_noticed_on_an_idle_connection() {
+    let lab = without_arguments("heartbeat-idle", "client_args = [\"--heartbeat\"]");
+    let ours = ["heartbeat-idle", "--client", "ours", "--family", "ipv4"];
+    let (code, report) = lab.report(&ours);
+    assert_eq!(code, 1, "{report}");
+    assert_eq!(statuses(&report), ["pass", "fail"], "{report}");
+}
+
+#[test]
+fn server_that_asks_for_no_sign_of_life_is_noticed_when_the_client_is_gone() {
+    let lab = without_arguments("heartbeat-client-gone", ", \"--probe-when-idle\", \"2s\"");
+    let ours = ["heartbeat-client-gone", "--family", "ipv4"];
+    let (code, report) = lab.report(&ours);
+    assert_eq!(code, 1, "{report}");
+    let red = statuses(&report).into_iter().filter(|it| *it == "fail");
+    assert_eq!(red.count(), 1, "{report}");
+}
+
 #[test]
 fn source_check_is_watched_by_1000_clients() {
     is_watched_by("source-check", "concurrent-1000-reuseaddr", "ours");

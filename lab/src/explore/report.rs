@@ -54,8 +54,7 @@ pub fn write_table(out: &mut impl Write, spaces: &[Explored]) -> io::Result<()> 
             AnsiColor::Green
         };
         let style = Style::new().fg_color(Some(colour.into()));
-        #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
-        let rate = it.cases as f64 / it.seconds.max(1e-6);
+        let rate = rate(it.cases, it.seconds);
         writeln!(
             out,
             "{:<13} {:<18} {:>7} {style}{:>7}{style:#} {:>6} {:>7.3} s {rate:>8.0}",
@@ -71,9 +70,17 @@ pub fn write_table(out: &mut impl Write, spaces: &[Explored]) -> io::Result<()> 
     let seconds: f64 = spaces.iter().map(|it| it.seconds).sum();
     writeln!(
         out,
-        "\n{} cases, {} failed, {} late in {seconds:.1} s",
-        sum.cases, sum.failed, sum.late
+        "\n{} cases, {} failed, {} late in {seconds:.1} s, {:.0} cases/s",
+        sum.cases,
+        sum.failed,
+        sum.late,
+        rate(sum.cases, seconds)
     )
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a rate for people")]
+fn rate(cases: u64, seconds: f64) -> f64 {
+    cases as f64 / seconds.max(1e-6)
 }
 
 /// Writes one case.

@@ -396,7 +396,7 @@ const TABLE: &[(Defect, &[RuleId], &[&str])] = &[
 const ELSEWHERE: &[(RuleId, &str)] = &[
     (
         RuleId::H1,
-        "OpenSSL's client, which has no heartbeats, fails heartbeat-idle on the wire",
+        "ends without heartbeats fail heartbeat-idle and heartbeat-client-gone on the wire, in tests/can_fail.rs",
     ),
     (
         RuleId::N1,
