@@ -5,6 +5,8 @@
 //! deadlines, never for a time to pass, and whatever happens it ends a few seconds after the
 //! scenario's deadline, which counts from when the server listens.
 
+mod backend;
+mod counted;
 mod dilation;
 mod evidence;
 mod made_up;
@@ -35,81 +37,11 @@ use crate::verdict::{Need, Observation, Skip, Verdict, judge};
 use crate::wire::Engine;
 use stage::Stage;
 
+pub use backend::{Backend, Choice};
 pub use dilation::Dilation;
 pub(crate) use evidence::write_evidence;
 pub use evidence::{Newest, evidence_folder, newest_reports};
 pub use made_up::Asked;
-
-/// Where runs are played.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Backend {
-    /// Real programs in network namespaces, and our own wire between them.
-    Wire,
-    /// The same with the kernel's netem as the wire's links.
-    Netem,
-    /// Both ends in this process, on a virtual clock.
-    Sim,
-}
-
-impl Backend {
-    /// How it is made, in a few words.
-    #[must_use]
-    pub const fn describe(self) -> &'static str {
-        match self {
-            Self::Wire => "wire (namespaces, veth, AF_PACKET)",
-            Self::Netem => "netem (namespaces, veth, the kernel's sch_netem)",
-            Self::Sim => "sim (one process, virtual clock)",
-        }
-    }
-
-    /// The word in tables, and after `--backend`.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Wire => "wire",
-            Self::Netem => "netem",
-            Self::Sim => "sim",
-        }
-    }
-}
-
-/// Which backend plays which scenario.
-#[derive(Debug, Clone)]
-pub enum Choice {
-    /// This one all.
-    Only(Backend),
-    /// Netem all, on a machine that has none, for this reason.
-    NoNetem(netem::Missing),
-    /// Netem those whose faults are links that it can make, the wire the others.
-    NetemWhereItSuffices,
-}
-
-impl Choice {
-    /// How it is made, in a few words.
-    #[must_use]
-    pub const fn describe(&self) -> &'static str {
-        match self {
-            Self::Only(backend) => backend.describe(),
-            Self::NoNetem(_) => Backend::Netem.describe(),
-            Self::NetemWhereItSuffices => {
-                "netem (the kernel's sch_netem) where it suffices, else wire (namespaces, veth, AF_PACKET)"
-            }
-        }
-    }
-
-    /// The backend for this scenario.
-    #[must_use]
-    pub fn of(&self, scenario: &Scenario) -> Backend {
-        match self {
-            Self::Only(backend) => *backend,
-            Self::NoNetem(_) => Backend::Netem,
-            Self::NetemWhereItSuffices => {
-                let fits = netem::has_links(scenario) && netem::suffices_for(scenario).is_ok();
-                if fits { Backend::Netem } else { Backend::Wire }
-            }
-        }
-    }
-}
 
 /// What all runs share.
 #[derive(Debug)]

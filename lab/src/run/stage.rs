@@ -1,9 +1,9 @@
 //! A run on its way: who is started when, who says what to whom, and when it is over. Run's thread.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use super::counted::{counters, json_numbers};
 use super::proc::{is_bound, lost_for_want_of_room, resident_memory, worker_threads};
 use super::{Job, RunError};
 use crate::adapter::{Adapter, Ready};
@@ -498,33 +498,4 @@ fn ending(process: &mut Process, clock: Clock) -> Ending {
         flooded: process.flooded(),
         last_words: process.last_words(),
     }
-}
-
-/// The counters a server printed as its last JSON object.
-fn counters(server: &Process) -> Option<BTreeMap<String, u64>> {
-    server.said(Stream::Out).iter().rev().find_map(|line| {
-        let value: serde_json::Value = serde_json::from_str(line).ok()?;
-        Some(numbers(value.get("counters")?))
-    })
-}
-
-/// The numbers in the JSON a client printed, on one line or over many.
-fn json_numbers(client: &Process) -> Option<BTreeMap<String, u64>> {
-    let text = client.said(Stream::Out).join("\n");
-    Some(numbers(&serde_json::from_str(&text).ok()?))
-}
-
-fn numbers(value: &serde_json::Value) -> BTreeMap<String, u64> {
-    let mut found = BTreeMap::new();
-    for (name, value) in value.as_object().into_iter().flatten() {
-        if let Some(number) = value.as_u64() {
-            found.insert(name.clone(), number);
-        }
-        found.extend(
-            numbers(value)
-                .into_iter()
-                .map(|(inner, number)| (format!("{name}.{inner}"), number)),
-        );
-    }
-    found
 }
