@@ -5,10 +5,12 @@ mod common;
 
 use std::net::UdpSocket;
 use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 use std::time::Duration;
 
 use common::{
-    Process, Server, assert_refused, ca, each, echo, pki, run, server_config, stderr, stdout,
+    Process, Server, assert_refused, ca, client, each, echo, pki, run, server_config, stderr,
+    stdout,
 };
 use dtls::{Counter, Identity, Recv, TrustAnchors};
 use dtls_certs::Profile;
@@ -320,4 +322,27 @@ fn the_key_log_is_appended_to_and_for_the_owner_only() {
     );
     let mode = std::fs::metadata(&path).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
+}
+
+#[test]
+fn a_host_without_a_free_port_is_named_with_the_remedy() {
+    // In a namespace with one port to give away, which a socket of the shell's has.
+    let script = "ip link set lo up && \
+                  echo 40001 40001 >/proc/sys/net/ipv4/ip_local_port_range && \
+                  exec 3<>/dev/udp/127.0.0.1/9 && exec \"$0\" \"$@\"";
+    let output = Command::new("unshare")
+        .args(["--user", "--map-root-user", "--net", "bash", "-c", script])
+        .arg(client().get_program())
+        .args(["connect", "127.0.0.1:5684", "--insecure"])
+        .output()
+        .expect("this test needs unshare(1): make deps");
+    assert_refused(
+        &output,
+        3,
+        &[
+            "127.0.0.1:5684",
+            "no local port is free",
+            "net.ipv4.ip_local_port_range",
+        ],
+    );
 }

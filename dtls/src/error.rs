@@ -213,6 +213,17 @@ pub enum SendError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectError {
+    /// This host has no port left to send from. Caused by the local system.
+    #[error(
+        "connect to {peer}: no local port is free ({source}); close other connections, or widen \
+         net.ipv4.ip_local_port_range"
+    )]
+    NoFreePort {
+        /// The address asked for.
+        peer: SocketAddr,
+        /// The system's reason.
+        source: io::Error,
+    },
     /// The socket could not be made or connected. Caused by the local system.
     #[error("connect to {peer}: {source}")]
     Socket {

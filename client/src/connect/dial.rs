@@ -51,9 +51,9 @@ impl DialError {
     pub(crate) fn exit_code(&self) -> u8 {
         match &self.error {
             ConnectError::Config(_) => USAGE,
-            ConnectError::Socket { .. } | ConnectError::Handshake(HandshakeError::Io(_)) => {
-                ENVIRONMENT
-            }
+            ConnectError::Socket { .. }
+            | ConnectError::NoFreePort { .. }
+            | ConnectError::Handshake(HandshakeError::Io(_)) => ENVIRONMENT,
             _ => FAILED,
         }
     }
@@ -62,7 +62,9 @@ impl DialError {
     fn is_no_answer(&self) -> bool {
         matches!(
             &self.error,
-            ConnectError::Socket { .. } | ConnectError::Handshake(HandshakeError::TimedOut { .. })
+            ConnectError::Socket { .. }
+                | ConnectError::NoFreePort { .. }
+                | ConnectError::Handshake(HandshakeError::TimedOut { .. })
         )
     }
 }

@@ -1,5 +1,6 @@
 //! The client's side: a connected socket and a handshake. Runs on the calling thread.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -75,9 +76,11 @@ impl DtlsConnector {
                 must: "a host name or an IP address",
             }));
         }
-        let failed = |source| ConnectError::Socket {
-            peer: server,
-            source,
+        let peer = server;
+        // connect(2): EAGAIN, from a UDP socket that is not bound, is for want of a port.
+        let failed = |source: io::Error| match source.kind() {
+            io::ErrorKind::WouldBlock => ConnectError::NoFreePort { peer, source },
+            _ => ConnectError::Socket { peer, source },
         };
         let (socket, peer) = socket::client(server).map_err(failed)?;
         let transport = Transport::client(socket, peer).map_err(failed)?;
