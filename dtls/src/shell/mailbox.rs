@@ -23,7 +23,7 @@ use nix::sys::time::TimeSpec;
 
 /// What a mailbox holds.
 pub(crate) trait Letter {
-    /// The bytes it carries; what it costs beside them is added.
+    /// The bytes it carries, in an allocation of their own.
     fn len(&self) -> usize;
 }
 
@@ -33,8 +33,11 @@ impl Letter for Vec<u8> {
     }
 }
 
-/// What a letter costs beside its bytes, so that many short ones are bounded too.
-const PER_LETTER: usize = 64;
+/// What the allocator adds to a letter's bytes: its header, and up to the next 16.
+const PER_ALLOCATION: usize = 32;
+
+/// Letters that the first one makes room for.
+const FIRST_ROOM: usize = 4;
 
 /// Room for so many letters is kept when a rush of them is over.
 const ROOM_KEPT: usize = 16;
@@ -63,7 +66,7 @@ struct Shared<T> {
 #[derive(Debug)]
 struct Queue<T> {
     letters: VecDeque<T>,
-    /// What they cost.
+    /// What the letters' own allocations take.
     bytes: usize,
     /// Nobody reads any more.
     closed: bool,
@@ -84,7 +87,8 @@ pub(crate) struct Bell {
     rung: AtomicBool,
 }
 
-/// Makes a mailbox that holds at most `capacity` bytes.
+/// Makes a mailbox that takes at most `capacity` bytes of memory: letters, allocations and the room
+/// for more letters counted.
 ///
 /// # Errors
 /// No descriptor is left.
@@ -110,13 +114,24 @@ impl<T: Letter> Post<T> {
     /// Leaves a letter and wakes the reader. `false`: the mailbox is full or gone.
     #[must_use]
     pub(crate) fn send(&self, letter: T) -> bool {
-        let cost = letter.len() + PER_LETTER;
         let mut queue = self.0.queue();
-        if queue.closed || queue.bytes + cost > self.0.capacity {
+        let Queue {
+            letters,
+            bytes,
+            closed,
+        } = &mut *queue;
+        let room = if letters.len() < letters.capacity() {
+            letters.capacity()
+        } else {
+            FIRST_ROOM.max(2 * letters.capacity())
+        };
+        let bytes_then = *bytes + letter.len() + PER_ALLOCATION;
+        if bytes_then + room * size_of::<T>() > self.0.capacity || *closed {
             return false;
         }
-        queue.bytes += cost;
-        queue.letters.push_back(letter);
+        letters.reserve_exact(room - letters.len());
+        letters.push_back(letter);
+        *bytes = bytes_then;
         drop(queue);
         self.0.bell.ring();
         true
@@ -140,10 +155,11 @@ impl<T: Letter> Mailbox<T> {
     /// The next letter, if there is one.
     pub(crate) fn take(&self) -> Option<T> {
         let mut queue = self.0.queue();
-        let letter = queue.letters.pop_front()?;
-        queue.bytes -= letter.len() + PER_LETTER;
-        if queue.letters.is_empty() && queue.letters.capacity() > 2 * ROOM_KEPT {
-            queue.letters.shrink_to(ROOM_KEPT);
+        let Queue { letters, bytes, .. } = &mut *queue;
+        let letter = letters.pop_front()?;
+        *bytes -= letter.len() + PER_ALLOCATION;
+        if letters.capacity() > 2 * ROOM_KEPT && letters.len() <= letters.capacity() / 4 {
+            letters.shrink_to(ROOM_KEPT.max(2 * letters.len()));
         }
         Some(letter)
     }
@@ -233,7 +249,8 @@ mod tests {
 
     #[test]
     fn a_mailbox_takes_as_many_bytes_as_it_may_hold_and_more_once_some_are_taken() {
-        let (post, mailbox) = mailbox::<Vec<u8>>(3 * (1000 + PER_LETTER)).unwrap();
+        let room = FIRST_ROOM * size_of::<Vec<u8>>();
+        let (post, mailbox) = mailbox::<Vec<u8>>(3 * (1000 + PER_ALLOCATION) + room).unwrap();
         for _ in 0..3 {
             assert!(post.send(vec![7; 1000]));
         }
@@ -241,6 +258,28 @@ mod tests {
         assert_eq!(mailbox.take(), Some(vec![7; 1000]));
         assert!(post.send(vec![8; 1000]));
         assert!(!post.send(vec![9; 1000]), "full again");
+    }
+
+    #[test]
+    fn letters_of_any_length_in_any_order_take_no_more_memory_than_a_mailbox_may() {
+        // What the allocator gives for so many bytes (glibc).
+        let given = |length: usize| (length + 8).next_multiple_of(16).max(32);
+        const CAPACITY: usize = 1 << 16;
+        let (post, mailbox) = mailbox::<Vec<u8>>(CAPACITY).unwrap();
+        let held = || {
+            let queue = mailbox.0.queue();
+            let letters = queue.letters.iter().map(|letter| given(letter.capacity()));
+            letters.sum::<usize>() + given(queue.letters.capacity() * size_of::<Vec<u8>>())
+        };
+        for (length, left) in [(1, 1), (1400, 5), (25, 100), (1, 0), (16_000, 0)] {
+            while post.send(vec![7; length]) {
+                assert!(held() <= CAPACITY, "{} bytes, each of {length}", held());
+            }
+            assert!(held() > CAPACITY / 3, "{} bytes, each of {length}", held());
+            while mailbox.0.queue().letters.len() > left {
+                mailbox.take();
+            }
+        }
     }
 
     #[test]
