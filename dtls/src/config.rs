@@ -6,6 +6,7 @@ mod identity;
 mod suites;
 mod alpn;
 mod sni;
+mod builder;
 mod server;
 mod client;
 
@@ -24,11 +25,12 @@ use crate::error::ConfigError;
 use crate::sys;
 use crate::sys::ssl::RetransmissionTimer;
 
-pub use client::{ClientConfig, ClientConfigBuilder, ServerTrust};
+pub use builder::ConfigBuilder;
+pub use client::{ClientConfig, ClientConfigBuilder, ClientEnd, ServerTrust};
 pub(crate) use identity::fingerprint;
 pub use identity::{Identity, TrustAnchors};
 pub(crate) use server::Successor;
-pub use server::{ClientAuth, ServerConfig, ServerConfigBuilder};
+pub use server::{ClientAuth, ServerConfig, ServerConfigBuilder, ServerEnd};
 pub use sni::ByName;
 pub(crate) use suites::Proofs;
 pub use suites::Suites;

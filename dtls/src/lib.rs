@@ -62,8 +62,9 @@ pub mod fuzzing;
 #[cfg(feature = "testing")]
 pub use config::Safeguard;
 pub use config::{
-    ByName, ClientAuth, ClientConfig, ClientConfigBuilder, Identity, KeyLog, PortSharing,
-    ServerConfig, ServerConfigBuilder, ServerTrust, Suites, Transport, TrustAnchors,
+    ByName, ClientAuth, ClientConfig, ClientConfigBuilder, ClientEnd, ConfigBuilder, Identity,
+    KeyLog, PortSharing, ServerConfig, ServerConfigBuilder, ServerEnd, ServerTrust, Suites,
+    Transport, TrustAnchors,
 };
 pub use core::Liveness;
 pub use error::{

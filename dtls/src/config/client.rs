@@ -3,17 +3,14 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 
 use openssl::error::ErrorStack;
 use openssl::ssl::{SslContext, SslMethod, SslRef, SslVerifyMode};
 
-use super::alpn::Protocols;
-use super::{Identity, KeyLog, Offer, Proofs, Settings, Suites, base_context, next_id, openssl};
+use super::{ConfigBuilder, Identity, Proofs, Settings, base_context, next_id, openssl};
 use crate::error::ConfigError;
 use crate::psk::{ClientPsk, PskKey};
 use crate::session::Session;
-use crate::sys::ssl::RetransmissionTimer;
 use crate::verify::{Trust, introduce};
 
 /// What a client trusts.
@@ -41,15 +38,11 @@ impl ClientConfig {
     /// Starts from what the client trusts; every other setting has a default.
     #[must_use]
     pub fn builder(trust: Trust) -> ClientConfigBuilder {
-        ClientConfigBuilder {
+        ConfigBuilder::of(ClientEnd {
             trust: Some(trust),
             psk: None,
             identity: None,
-            protocols: Protocols::default(),
-            offer: Offer::default(),
-            key_log: None,
-            settings: Settings::new(),
-        }
+        })
     }
 
     /// Starts from a pre-shared key and offers nothing else: a server that does not have it is
@@ -68,7 +61,7 @@ impl ClientConfig {
     #[must_use]
     pub fn psk_builder(identity: impl Into<Vec<u8>>, key: PskKey) -> ClientConfigBuilder {
         let mut builder = Self::builder(Trust::Anyone).psk(identity, key);
-        builder.trust = None;
+        builder.end.trust = None;
         builder
     }
 
@@ -114,23 +107,21 @@ impl ClientConfig {
 }
 
 /// Collects a client's settings.
-pub struct ClientConfigBuilder {
+pub type ClientConfigBuilder = ConfigBuilder<ClientEnd>;
+
+/// What only a client's configuration has.
+pub struct ClientEnd {
     /// `None` where only a pre-shared key will do.
     trust: Option<Trust>,
     psk: Option<ClientPsk>,
     identity: Option<Identity>,
-    protocols: Protocols,
-    offer: Offer,
-    key_log: Option<KeyLog>,
-    settings: Settings,
 }
 
-impl fmt::Debug for ClientConfigBuilder {
+impl fmt::Debug for ClientEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ClientConfigBuilder")
+        f.debug_struct("ClientEnd")
             .field("trust", &self.trust)
             .field("identity", &self.identity)
-            .field("settings", &self.settings)
             .finish_non_exhaustive()
     }
 }
@@ -139,14 +130,14 @@ impl ClientConfigBuilder {
     /// Shows this certificate when the server asks for one.
     #[must_use]
     pub fn identity(mut self, identity: Identity) -> Self {
-        self.identity = Some(identity);
+        self.end.identity = Some(identity);
         self
     }
 
     /// Offers a pre-shared key besides certificates; the server chooses.
     #[must_use]
     pub fn psk(mut self, identity: impl Into<Vec<u8>>, key: PskKey) -> Self {
-        self.psk = Some(ClientPsk {
+        self.end.psk = Some(ClientPsk {
             identity: identity.into(),
             key,
         });
@@ -158,13 +149,6 @@ impl ClientConfigBuilder {
     #[must_use]
     pub fn alpn<N: Into<Vec<u8>>>(mut self, protocols: impl IntoIterator<Item = N>) -> Self {
         self.protocols = protocols.into_iter().collect();
-        self
-    }
-
-    /// Chooses the cipher suites to offer.
-    #[must_use]
-    pub fn suites(mut self, suites: Suites) -> Self {
-        self.offer.suites = suites;
         self
     }
 
@@ -187,62 +171,6 @@ impl ClientConfigBuilder {
         self
     }
 
-    /// Gives up a handshake after this long. Default 30 s.
-    #[must_use]
-    pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.handshake_timeout = timeout;
-        self
-    }
-
-    /// Reports [`Recv::Idle`](crate::Recv::Idle) after this long without data from the
-    /// server. Default: never.
-    #[must_use]
-    pub fn idle_timeout(mut self, timeout: Option<Duration>) -> Self {
-        self.settings.idle_timeout = timeout;
-        self
-    }
-
-    /// Offers heartbeats to the server (RFC 6520); if it agrees: each end may then ask the
-    /// other for a sign of life, see [`DtlsStream::probe`](crate::DtlsStream::probe). Default: no.
-    #[must_use]
-    pub fn heartbeat(mut self, offer: bool) -> Self {
-        self.settings.heartbeat = offer;
-        self
-    }
-
-    /// Before a connection counts as idle, asks the server for a sign of life and waits this long for
-    /// it, 1 h at most; an ICMP error that calls the server unreachable makes it ask too. Implies
-    /// [`Self::heartbeat`]; without effect where the server does not agree to that. Default: no.
-    #[must_use]
-    pub fn probe_when_idle(mut self, timeout: Option<Duration>) -> Self {
-        self.settings.probe_when_idle = timeout;
-        self
-    }
-
-    /// Builds datagrams for links of this many bytes, IP header included; 304 at least. Default
-    /// 1400, which leaves room for a tunnel on the way.
-    #[must_use]
-    pub fn link_mtu(mut self, bytes: u16) -> Self {
-        self.settings.link_mtu = bytes;
-        self
-    }
-
-    /// Sends a flight again after `initial`, then after twice as long each time, up to `longest`.
-    /// Default 1 s and 60 s (RFC 6347 §4.2.4.1); less than 1 s suits networks that are known to be
-    /// near.
-    #[must_use]
-    pub fn retransmission_timer(mut self, initial: Duration, longest: Duration) -> Self {
-        self.settings.retransmission = RetransmissionTimer { initial, longest };
-        self
-    }
-
-    /// Hands out the session secrets, for a network analyser.
-    #[must_use]
-    pub fn key_log(mut self, log: KeyLog) -> Self {
-        self.key_log = Some(log);
-        self
-    }
-
     /// Checks everything.
     ///
     /// # Errors
@@ -250,29 +178,29 @@ impl ClientConfigBuilder {
     pub fn build(self) -> Result<ClientConfig, ConfigError> {
         self.settings.check()?;
         let proofs = Proofs {
-            certificate: self.trust.is_some(),
-            psk: self.psk.is_some(),
+            certificate: self.end.trust.is_some(),
+            psk: self.end.psk.is_some(),
         };
         let mut context =
             base_context(SslMethod::dtls_client(), &self.offer, proofs, self.key_log)?;
         self.settings.install(&mut context)?;
-        if let Some(identity) = &self.identity {
+        if let Some(identity) = &self.end.identity {
             identity
                 .install(&mut context)
                 .map_err(openssl("the certificate"))?;
         }
-        if let Some(trust) = &self.trust {
+        if let Some(trust) = &self.end.trust {
             trust.install(&mut context)?;
             context.set_verify(SslVerifyMode::PEER);
         }
-        if let Some(psk) = self.psk {
+        if let Some(psk) = self.end.psk {
             psk.install(&mut context)?;
         }
         self.protocols.install_at_client(&mut context)?;
         Ok(ClientConfig {
             context: context.build(),
             settings: Arc::new(self.settings),
-            check_name: self.trust.is_some_and(|trust| trust.checks_name()),
+            check_name: self.end.trust.is_some_and(|trust| trust.checks_name()),
             id: next_id(),
         })
     }

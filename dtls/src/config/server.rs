@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock, Weak};
-use std::time::Duration;
 
 use openssl::error::ErrorStack;
 use openssl::sha::Sha256;
@@ -10,11 +9,10 @@ use openssl::ssl::{SslContext, SslContextBuilder, SslMethod, SslVerifyMode};
 
 #[cfg(feature = "testing")]
 use super::Safeguard;
-use super::alpn::Protocols;
 use super::sni::ByName;
 use super::{
-    Identity, KeyLog, Offer, PortSharing, Proofs, Settings, Suites, Transport, TrustAnchors,
-    base_context, next_id, openssl, unix_now,
+    ConfigBuilder, Identity, PortSharing, Proofs, Settings, Transport, TrustAnchors, base_context,
+    next_id, openssl, unix_now,
 };
 use crate::core::CookieJar;
 use crate::core::hello::install_cookie_callbacks;
@@ -22,7 +20,6 @@ use crate::core::limits::{Limits, PrefixLengths};
 use crate::error::ConfigError;
 use crate::psk::{PskKey, PskLookup, ServerPsk};
 use crate::shared::{self, SharedSecret};
-use crate::sys::ssl::RetransmissionTimer;
 use crate::tickets::TicketKeys;
 use crate::verify::Trust;
 
@@ -181,53 +178,47 @@ impl ServerConfig {
 }
 
 /// Collects a server's settings.
-pub struct ServerConfigBuilder {
+pub type ServerConfigBuilder = ConfigBuilder<ServerEnd>;
+
+/// What only a server's configuration has.
+pub struct ServerEnd {
     identity: Option<Identity>,
     names: Vec<(String, Identity)>,
     client_auth: ClientAuth,
     psk: Option<PskLookup>,
     psk_hint: Option<String>,
-    protocols: Protocols,
-    offer: Offer,
     ticket_keys: Option<TicketKeys>,
     cookies: Option<Arc<CookieJar>>,
     session_scope: Vec<u8>,
-    key_log: Option<KeyLog>,
-    settings: Settings,
     port_sharing: PortSharing,
     transport: Transport,
     limits: Limits,
 }
 
-impl fmt::Debug for ServerConfigBuilder {
+impl fmt::Debug for ServerEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ServerConfigBuilder")
+        f.debug_struct("ServerEnd")
             .field("identity", &self.identity)
             .field("client_auth", &self.client_auth)
-            .field("settings", &self.settings)
             .finish_non_exhaustive()
     }
 }
 
 impl ServerConfigBuilder {
     fn new(identity: Option<Identity>, psk: Option<PskLookup>) -> Self {
-        Self {
+        Self::of(ServerEnd {
             identity,
             names: Vec::new(),
             client_auth: ClientAuth::default(),
             psk,
             psk_hint: None,
-            protocols: Protocols::default(),
-            offer: Offer::default(),
             ticket_keys: None,
             cookies: None,
             session_scope: Vec::new(),
-            key_log: None,
-            settings: Settings::new(),
             port_sharing: PortSharing::default(),
             transport: Transport::default(),
             limits: Limits::default(),
-        }
+        })
     }
 
     /// Requires every client to show a certificate that ends in one of these.
@@ -239,7 +230,7 @@ impl ServerConfigBuilder {
     /// Chooses whether clients show certificates, and which are good. Default: off.
     #[must_use]
     pub fn client_auth(mut self, auth: ClientAuth) -> Self {
-        self.client_auth = auth;
+        self.end.client_auth = auth;
         self
     }
 
@@ -248,7 +239,7 @@ impl ServerConfigBuilder {
     /// star; a client that asks for none of the names gets the server's first identity.
     #[must_use]
     pub fn identity_for(mut self, name: impl Into<String>, identity: Identity) -> Self {
-        self.names.push((name.into(), identity));
+        self.end.names.push((name.into(), identity));
         self
     }
 
@@ -264,14 +255,14 @@ impl ServerConfigBuilder {
     /// expires, after two hours.
     #[must_use]
     pub fn psk(mut self, lookup: impl Fn(&[u8]) -> Option<PskKey> + Send + Sync + 'static) -> Self {
-        self.psk = Some(Arc::new(lookup));
+        self.end.psk = Some(Arc::new(lookup));
         self
     }
 
     /// Helps clients that have several identities to choose one (RFC 4279 §2), in clear text.
     #[must_use]
     pub fn psk_hint(mut self, hint: impl Into<String>) -> Self {
-        self.psk_hint = Some(hint.into());
+        self.end.psk_hint = Some(hint.into());
         self
     }
 
@@ -284,13 +275,6 @@ impl ServerConfigBuilder {
         self
     }
 
-    /// Chooses the cipher suites to accept.
-    #[must_use]
-    pub fn suites(mut self, suites: Suites) -> Self {
-        self.offer.suites = suites;
-        self
-    }
-
     /// Seals session tickets with these keys, which other servers may have too. Default: random
     /// ones that change every 12 hours.
     ///
@@ -298,7 +282,7 @@ impl ServerConfigBuilder {
     /// resumed but leads to a full handshake.
     #[must_use]
     pub fn ticket_keys(mut self, keys: &TicketKeys) -> Self {
-        self.ticket_keys = Some(keys.clone());
+        self.end.ticket_keys = Some(keys.clone());
         self
     }
 
@@ -311,8 +295,8 @@ impl ServerConfigBuilder {
     #[must_use]
     pub fn shared_secrets(mut self, current: &SharedSecret, other: Option<&SharedSecret>) -> Self {
         let (cookies, tickets) = shared::keys(current, other);
-        self.cookies = Some(Arc::new(cookies));
-        self.ticket_keys = Some(tickets);
+        self.end.cookies = Some(Arc::new(cookies));
+        self.end.ticket_keys = Some(tickets);
         self
     }
 
@@ -325,11 +309,11 @@ impl ServerConfigBuilder {
     /// to this configuration too.
     #[must_use]
     pub fn keys_of(mut self, other: &ServerConfig) -> Self {
-        if self.ticket_keys.is_none() && other.tickets.rotate_themselves() {
-            self.ticket_keys = Some(other.tickets.clone());
+        if self.end.ticket_keys.is_none() && other.tickets.rotate_themselves() {
+            self.end.ticket_keys = Some(other.tickets.clone());
         }
-        if self.cookies.is_none() && !other.cookies.is_shared() {
-            self.cookies = Some(Arc::clone(&other.cookies));
+        if self.end.cookies.is_none() && !other.cookies.is_shared() {
+            self.end.cookies = Some(Arc::clone(&other.cookies));
         }
         self
     }
@@ -338,54 +322,14 @@ impl ServerConfigBuilder {
     /// what decides elsewhere who may connect. Default: none.
     #[must_use]
     pub fn session_scope(mut self, scope: impl Into<Vec<u8>>) -> Self {
-        self.session_scope = scope.into();
-        self
-    }
-
-    /// Gives up a handshake after this long. Default 30 s.
-    #[must_use]
-    pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.handshake_timeout = timeout;
-        self
-    }
-
-    /// Reports [`Recv::Idle`](crate::Recv::Idle) after this long without data from the
-    /// peer. Default: never.
-    #[must_use]
-    pub fn idle_timeout(mut self, timeout: Option<Duration>) -> Self {
-        self.settings.idle_timeout = timeout;
-        self
-    }
-
-    /// Agrees with the client on heartbeats (RFC 6520), if it offers them: each end may then ask the
-    /// other for a sign of life, see [`DtlsStream::probe`](crate::DtlsStream::probe). Default: no.
-    #[must_use]
-    pub fn heartbeat(mut self, offer: bool) -> Self {
-        self.settings.heartbeat = offer;
-        self
-    }
-
-    /// Before a connection counts as idle, asks the client for a sign of life and waits this long for
-    /// it, 1 h at most; an ICMP error that calls the client unreachable makes it ask too. Implies
-    /// [`Self::heartbeat`]; without effect where the client does not agree to that. Default: no.
-    #[must_use]
-    pub fn probe_when_idle(mut self, timeout: Option<Duration>) -> Self {
-        self.settings.probe_when_idle = timeout;
-        self
-    }
-
-    /// Builds datagrams for links of this many bytes, IP header included; 304 at least. Default
-    /// 1400, which leaves room for a tunnel on the way.
-    #[must_use]
-    pub fn link_mtu(mut self, bytes: u16) -> Self {
-        self.settings.link_mtu = bytes;
+        self.end.session_scope = scope.into();
         self
     }
 
     /// Chooses how connections receive and send.
     #[must_use]
     pub fn transport(mut self, transport: Transport) -> Self {
-        self.transport = transport;
+        self.end.transport = transport;
         self
     }
 
@@ -395,7 +339,7 @@ impl ServerConfigBuilder {
     /// on, concerns only peers that have no connection yet, and is counted when it bites.
     #[must_use]
     pub fn max_half_open(mut self, most: Option<usize>) -> Self {
-        self.limits.half_open = most;
+        self.end.limits.half_open = most;
         self
     }
 
@@ -403,7 +347,7 @@ impl ServerConfigBuilder {
     /// handshakes included. Default: no limit.
     #[must_use]
     pub fn max_per_prefix(mut self, most: Option<usize>) -> Self {
-        self.limits.per_prefix = most;
+        self.end.limits.per_prefix = most;
         self
     }
 
@@ -415,7 +359,7 @@ impl ServerConfigBuilder {
     /// second may refuse others too.
     #[must_use]
     pub fn hello_rate(mut self, per_second: Option<u32>) -> Self {
-        self.limits.hello_rate = per_second;
+        self.end.limits.hello_rate = per_second;
         self
     }
 
@@ -423,7 +367,7 @@ impl ServerConfigBuilder {
     /// address; 64 of IPv6, one subnet.
     #[must_use]
     pub fn source_prefix(mut self, v4: u8, v6: u8) -> Self {
-        self.limits.lengths = PrefixLengths { v4, v6 };
+        self.end.limits.lengths = PrefixLengths { v4, v6 };
         self
     }
 
@@ -431,23 +375,7 @@ impl ServerConfigBuilder {
     /// [`Transport::Shared`].
     #[must_use]
     pub fn port_sharing(mut self, sharing: PortSharing) -> Self {
-        self.port_sharing = sharing;
-        self
-    }
-
-    /// Sends a flight again after `initial`, then after twice as long each time, up to `longest`.
-    /// Default 1 s and 60 s (RFC 6347 §4.2.4.1); less than 1 s suits networks that are known to be
-    /// near.
-    #[must_use]
-    pub fn retransmission_timer(mut self, initial: Duration, longest: Duration) -> Self {
-        self.settings.retransmission = RetransmissionTimer { initial, longest };
-        self
-    }
-
-    /// Hands out the session secrets, for a network analyser.
-    #[must_use]
-    pub fn key_log(mut self, log: KeyLog) -> Self {
-        self.key_log = Some(log);
+        self.end.port_sharing = sharing;
         self
     }
 
@@ -465,20 +393,20 @@ impl ServerConfigBuilder {
     /// A value out of range, a certificate that is not valid now, or one OpenSSL refuses.
     pub fn build(self) -> Result<ServerConfig, ConfigError> {
         self.settings.check()?;
-        check_limits(&self.limits)?;
+        check_limits(&self.end.limits)?;
         let policy = self.policy().map_err(openssl("the client CA"))?;
         let proofs = Proofs {
-            certificate: self.identity.is_some(),
-            psk: self.psk.is_some(),
+            certificate: self.end.identity.is_some(),
+            psk: self.end.psk.is_some(),
         };
         let mut context =
             base_context(SslMethod::dtls_server(), &self.offer, proofs, self.key_log)?;
         self.settings.install(&mut context)?;
         let mut names = ByName::default();
-        match self.identity {
+        match self.end.identity {
             Some(identity) => {
                 identity.check_for_server()?;
-                for (name, identity) in self.names {
+                for (name, identity) in self.end.names {
                     identity.check_for_server()?;
                     identity.check_acceptable()?;
                     names.insert(&name, identity)?;
@@ -487,7 +415,7 @@ impl ServerConfigBuilder {
                     .install(&mut context)
                     .map_err(openssl("the certificate"))?;
             }
-            None if self.names.is_empty() => {}
+            None if self.end.names.is_empty() => {}
             None => {
                 return Err(ConfigError::OutOfRange {
                     name: "the identity of unnamed clients",
@@ -497,18 +425,18 @@ impl ServerConfigBuilder {
             }
         }
         names.install(policy, &mut context);
-        self.client_auth.install(&mut context)?;
-        if let Some(lookup) = self.psk {
-            let hint = self.psk_hint;
+        self.end.client_auth.install(&mut context)?;
+        if let Some(lookup) = self.end.psk {
+            let hint = self.end.psk_hint;
             ServerPsk { lookup, hint }.install(&mut context)?;
         }
         self.protocols.install_at_server(&mut context)?;
-        let tickets = match self.ticket_keys {
+        let tickets = match self.end.ticket_keys {
             Some(keys) => keys,
             None => TicketKeys::own(unix_now())?,
         };
         tickets.install(&mut context)?;
-        let cookies = match self.cookies {
+        let cookies = match self.end.cookies {
             Some(jar) => jar,
             None => Arc::new(CookieJar::new(unix_now()).map_err(openssl("randomness"))?),
         };
@@ -516,9 +444,9 @@ impl ServerConfigBuilder {
         Ok(ServerConfig {
             context: context.build(),
             settings: Arc::new(self.settings),
-            port_sharing: self.port_sharing,
-            transport: self.transport,
-            limits: self.limits,
+            port_sharing: self.end.port_sharing,
+            transport: self.end.transport,
+            limits: self.end.limits,
             id: next_id(),
             tickets,
             cookies,
@@ -531,16 +459,16 @@ impl ServerConfigBuilder {
         let mut digest = Sha256::new();
         digest.update(&[
             1,
-            match &self.client_auth {
+            match &self.end.client_auth {
                 ClientAuth::Off => 0,
                 ClientAuth::Optional(_) => 1,
                 ClientAuth::Required(_) => 2,
             },
-            u8::from(self.psk.is_some()),
+            u8::from(self.end.psk.is_some()),
         ]);
-        digest.update(&(self.session_scope.len() as u64).to_be_bytes());
-        digest.update(&self.session_scope);
-        if let Some(trust) = self.client_auth.trust() {
+        digest.update(&(self.end.session_scope.len() as u64).to_be_bytes());
+        digest.update(&self.end.session_scope);
+        if let Some(trust) = self.end.client_auth.trust() {
             trust.describe(&mut digest)?;
         }
         Ok(digest.finish())
