@@ -25,6 +25,7 @@ mod stamps;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -80,23 +81,30 @@ pub(crate) struct ListenerConfig {
     pub(crate) stats: Arc<Stats>,
     pub(crate) max_connections: usize,
     pub(crate) ready: Ready,
-    /// What was asked for and cannot change while it runs.
+    /// What its configuration says of that which cannot change while it runs.
     fixed: Map<String, Value>,
+    /// How many connections the configuration asks for.
+    asked: Option<NonZeroUsize>,
+    /// How many a start with this configuration would allow.
+    max_connections_then: usize,
     /// What each setting is, and who said so.
     settings: Vec<effective::Setting>,
 }
 
-/// Settings of a listener that do not change while it runs.
-const FIXED: [&str; 12] = [
+/// Settings of a listener that do not change while it runs: those that make its service...
+const SERVICE: [&str; 6] = [
     "service",
     "backend",
     "sni-backend",
     "proxy-protocol",
     "syslog-frames",
     "idle-counts",
+];
+
+/// ...and those of its socket. The connections at once are another.
+const SOCKET: [&str; 5] = [
     "port-sharing",
     "transport",
-    "max-connections",
     "max-half-open",
     "max-per-prefix",
     "hello-rate",
@@ -172,7 +180,9 @@ impl Config {
             }
             listeners.push(ListenerConfig {
                 listen,
-                fixed: layers.only(&FIXED),
+                fixed: layers.holding(&[&SERVICE[..], &SOCKET].concat()),
+                asked: layers.merged.max_connections,
+                max_connections_then: service.max_connections_then,
                 settings: layers.settings(listen, service.max_connections, ready.client_auth),
                 service: service.service,
                 stats: service.stats,
@@ -215,12 +225,20 @@ impl Config {
         fixed.insert("user".to_owned(), self.user.as_ref().map(User::name).into());
         let metrics = self.metrics.map(|address| address.to_string());
         fixed.insert("metrics".to_owned(), metrics.into());
-        for listener in &self.listeners {
-            for (key, value) in &listener.fixed {
-                fixed.insert(
-                    format!("{key} of the listener at {}", listener.listen),
-                    value.clone(),
-                );
+        for (number, listener) in self.listeners.iter().enumerate() {
+            let address = listener.listen;
+            // Those on any free port have one address in common.
+            let others = self.listeners.iter().filter(|one| one.listen == address);
+            let place = if others.count() > 1 {
+                format!("listener {} at {address}", number + 1)
+            } else {
+                format!("the listener at {address}")
+            };
+            let most = ("max-connections", listener.max_connections_then.into());
+            let settings = listener.fixed.iter();
+            let settings = settings.map(|(key, value)| (key.as_str(), value.clone()));
+            for (key, value) in settings.chain([most]) {
+                fixed.insert(format!("{key} of {place}"), value);
             }
         }
         fixed
@@ -232,6 +250,8 @@ struct Serving {
     service: Service,
     stats: Arc<Stats>,
     max_connections: usize,
+    /// See [`ListenerConfig`].
+    max_connections_then: usize,
 }
 
 /// Looks up what is behind each listener. A running server goes on with what is there, and only
@@ -249,16 +269,27 @@ fn services(
             }
             .into());
         }
-        let mut both = layers.iter().zip(&before.listeners);
-        if both.any(|(layers, before)| layers.only(&FIXED) != before.fixed) {
-            fresh_services(layers, becomes_another_user)?;
-        }
-        let serving = |listener: &ListenerConfig| Serving {
+        let both = || layers.iter().zip(&before.listeners);
+        let then = if both().any(|(layers, before)| {
+            let mut fixed = before.fixed.clone();
+            fixed.retain(|key, _| SERVICE.contains(&key.as_str()));
+            layers.holding(&SERVICE) != fixed
+        }) {
+            let fresh = fresh_services(layers, becomes_another_user)?;
+            fresh.iter().map(|one| one.max_connections_then).collect()
+        } else if both().any(|(layers, before)| layers.merged.max_connections != before.asked) {
+            share_connections(layers, becomes_another_user)?
+        } else {
+            let before = before.listeners.iter();
+            before.map(|one| one.max_connections_then).collect()
+        };
+        let serving = |(listener, max_connections_then): (&ListenerConfig, usize)| Serving {
             service: listener.service.clone(),
             stats: Arc::clone(&listener.stats),
             max_connections: listener.max_connections,
+            max_connections_then,
         };
-        return Ok(before.listeners.iter().map(serving).collect());
+        return Ok(before.listeners.iter().zip(then).map(serving).collect());
     }
     fresh_services(layers, becomes_another_user)
 }
@@ -274,11 +305,7 @@ fn fresh_services(
             service::ready(&layers.merged, &stats).map_err(|mistake| layers.refuse(mistake))?;
         services.push((service, stats));
     }
-    let needs: Vec<_> = services
-        .iter()
-        .map(|(service, _)| service.needs())
-        .collect();
-    let most = share_connections(layers, &needs, becomes_another_user)?;
+    let most = share_connections(layers, becomes_another_user)?;
     Ok(services
         .into_iter()
         .zip(most)
@@ -286,6 +313,7 @@ fn fresh_services(
             service,
             stats,
             max_connections,
+            max_connections_then: max_connections,
         })
         .collect())
 }
@@ -352,15 +380,16 @@ fn open_key_log(
 /// How many connections each listener may have. Those that do not say share what the system carries.
 fn share_connections(
     layers: &[Layers<'_>],
-    needs: &[Needs],
     becomes_another_user: bool,
 ) -> Result<Vec<usize>, Failure> {
+    let needs = || layers.iter().map(|one| service::name(&one.merged).needs());
     // As if all connections were of the neediest.
-    let descriptors = needs.iter().map(|needs| needs.descriptors).max();
+    let descriptors = needs().map(|needs| needs.descriptors).max();
     let needs = Needs {
         descriptors: descriptors.unwrap_or(0),
-        local_ports: needs.iter().any(|needs| needs.local_ports),
+        local_ports: needs().any(|needs| needs.local_ports),
     };
+    let threads = layers.iter().map(|layers| threads(&layers.merged)).sum();
     let asked = |layers: &Layers<'_>| layers.merged.max_connections;
     // One of those who ask for more than there is; the message has the number.
     let place = || {
@@ -369,7 +398,7 @@ fn share_connections(
         place.unwrap_or_default()
     };
     let limit = |asked| {
-        limits::max_connections(asked, needs, becomes_another_user).map_err(|source| {
+        limits::max_connections(asked, needs, threads, becomes_another_user).map_err(|source| {
             let place = place();
             StartError::Limit { place, source }
         })
@@ -387,6 +416,13 @@ fn share_connections(
         .fold(0, |all: usize, each| all.saturating_add(*each));
     limit(all.try_into().ok())?;
     Ok(each)
+}
+
+/// Threads of a listener beside those of its connections: the one that accepts, with the shared
+/// transport one that reads, and one for each name that may have to be looked up.
+fn threads(options: &ListenerOptions) -> u64 {
+    let backends = options.sni_backend.as_ref().map_or(0, Vec::len) as u64;
+    2 + u64::from(options.backend.is_some()) + backends
 }
 
 /// Whether two addresses cannot both be listened on.

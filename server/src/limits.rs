@@ -26,8 +26,8 @@ const HANDSHAKES_AT_ONCE: u64 = 1024;
 /// Memory mappings beside those of threads; a thread has two, its stack and the guard page.
 const RESERVED_MAPPINGS: u64 = 1024;
 
-/// Threads beside those of connections: one for each listener and for each name that is looked up,
-/// and a handful for the whole process.
+/// Threads for the whole process, of which there is a handful, and for other processes of the same user,
+/// which cannot all be seen.
 const RESERVED_THREADS: u64 = 64;
 
 /// A limit that cannot carry the connections asked for.
@@ -53,9 +53,11 @@ pub(crate) enum LimitError {
         "--max-connections {asked} needs {needed} threads, {} leaves {} of {}; raise it ({}) or ask \
          for {} at most",
         limit.kind, limit.left(), limit.limit, limit.remedy(*needed),
-        connections_within_threads(limit.left())
+        most
     )]
     Threads {
+        /// Connections that it carries.
+        most: u64,
         /// Connections asked for.
         asked: usize,
         /// Threads they need.
@@ -95,13 +97,15 @@ pub(crate) enum LimitError {
 }
 
 /// Raises the soft limits on descriptors and threads to the hard ones, and says how many connections
-/// to allow. The limit on a user's threads holds for whom the process is to become.
+/// to allow. `other_threads` are those of listeners and backends; the limit on a user's threads holds
+/// for whom the process is to become.
 ///
 /// # Errors
 /// More were asked for than a limit carries.
 pub(crate) fn max_connections(
     asked: Option<NonZeroUsize>,
     needs: Needs,
+    other_threads: u64,
     becomes_another_user: bool,
 ) -> Result<usize, LimitError> {
     let descriptors = raise_descriptors().map_err(|errno| LimitError::Unknown(errno.into()))?;
@@ -112,6 +116,7 @@ pub(crate) fn max_connections(
         threads: threads::limits(becomes_another_user)
             .into_iter()
             .min_by_key(ThreadLimit::left),
+        reserved_threads: RESERVED_THREADS + other_threads,
     };
     decide(asked, limits, needs)
 }
@@ -124,6 +129,8 @@ struct Limits {
     ports: u64,
     /// The tightest of those on threads.
     threads: Option<ThreadLimit>,
+    /// Those that are not for connections.
+    reserved_threads: u64,
 }
 
 fn decide(asked: Option<NonZeroUsize>, limits: Limits, needs: Needs) -> Result<usize, LimitError> {
@@ -137,7 +144,7 @@ fn decide(asked: Option<NonZeroUsize>, limits: Limits, needs: Needs) -> Result<u
     let threads = limits.threads.map_or(u64::MAX, |limit| limit.left());
     let Some(asked) = asked.map(NonZeroUsize::get) else {
         let carried = most
-            .min(connections_within_threads(threads))
+            .min(threads.saturating_sub(limits.reserved_threads))
             .min(connections_within_mappings(limits.mappings))
             .min(ports);
         return Ok(usize::try_from(carried)
@@ -157,9 +164,10 @@ fn decide(asked: Option<NonZeroUsize>, limits: Limits, needs: Needs) -> Result<u
             limit: limits.descriptors,
         });
     }
-    let needed = wanted.saturating_add(RESERVED_THREADS);
+    let needed = wanted.saturating_add(limits.reserved_threads);
     if let Some(limit) = limits.threads.filter(|limit| needed > limit.left()) {
         return Err(LimitError::Threads {
+            most: limit.left().saturating_sub(limits.reserved_threads),
             asked,
             needed,
             limit,
@@ -190,10 +198,6 @@ fn connections_within_descriptors(limit: u64, each: u64) -> u64 {
     } else {
         usable / (each + 1)
     }
-}
-
-fn connections_within_threads(left: u64) -> u64 {
-    left.saturating_sub(RESERVED_THREADS)
 }
 
 fn connections_within_mappings(limit: u64) -> u64 {
@@ -232,6 +236,7 @@ mod tests {
             mappings,
             ports: 28_232,
             threads: None,
+            reserved_threads: 64,
         }
     }
 

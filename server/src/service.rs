@@ -35,6 +35,22 @@ pub(crate) enum ServiceName {
     Forward,
 }
 
+impl ServiceName {
+    /// What each connection takes of the system beside its own socket.
+    pub(crate) fn needs(self) -> Needs {
+        match self {
+            Self::Echo | Self::Discard | Self::Chargen => Needs {
+                descriptors: 0,
+                local_ports: false,
+            },
+            Self::Forward => Needs {
+                descriptors: 1,
+                local_ports: true,
+            },
+        }
+    }
+}
+
 /// A service, ready for connections.
 #[derive(Debug, Clone)]
 pub(crate) enum Service {
@@ -60,20 +76,6 @@ impl fmt::Display for Service {
 }
 
 impl Service {
-    /// What each connection takes of the system beside its own socket.
-    pub(crate) fn needs(&self) -> Needs {
-        match self {
-            Self::Echo | Self::Discard | Self::Chargen => Needs {
-                descriptors: 0,
-                local_ports: false,
-            },
-            Self::Forward(_) => Needs {
-                descriptors: 1,
-                local_ports: true,
-            },
-        }
-    }
-
     /// Serves an established connection to its end; closing it is the caller's.
     ///
     /// # Errors

@@ -293,18 +293,18 @@ fn more_connections_than_threads_are_refused_with_the_number_that_fits() {
     // POSIX has no such option of ulimit, and shells have different ones.
     let script = r#"ulimit -u 100 2>/dev/null || ulimit -p 100; exec "$@""#;
     shell.args(["-c", script, "sh", program]);
-    shell.args(["--listen", "127.0.0.1:0", "--max-connections", "37"]);
+    shell.args(["--listen", "127.0.0.1:0", "--max-connections", "35"]);
     if geteuid().is_root() {
         // The limit does not hold for root.
         shell.args(["--user", "nobody"]);
     }
     let words = [
-        "--max-connections 37",
+        "--max-connections 35",
         "101 threads",
         "RLIMIT_NPROC",
         "leaves 100 of 100",
         "ulimit -Hu 101",
-        "36 at most",
+        "34 at most",
     ];
     assert_refused(shell, 3, &words);
 }

@@ -11,7 +11,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
-use common::{Pki, Server, assert_echo, command, receive};
+use common::{Pki, Program, Server, assert_echo, command, receive};
 use dtls::{ClientConfig, ClientConfigBuilder, DtlsConnector, DtlsStream, PskKey};
 use dtls_certs::{Profile, Role};
 use nix::sys::signal::Signal;
@@ -359,4 +359,57 @@ fn a_secret_that_others_can_read_is_warned_of_once_and_not_at_each_reload() {
     let finished = server.finish();
     let warnings = finished.stderr.matches("can be read by everybody").count();
     assert_eq!(warnings, 2, "{finished:#?}");
+}
+
+#[test]
+fn a_default_that_is_written_out_is_no_change() {
+    let pki = Pki::new();
+    pki.files(Profile::SERVER);
+    let listener = "[[listener]]\nlisten = \"127.0.0.1:0\"\ncert = \"server.pem\"\n\
+                    key = \"server.key\"\nbackend = \"localhost:9\"\n";
+    put(&pki, "server.toml", listener);
+    let file = pki.path("server.toml");
+    let mut program = Program::start(command(["--config", &file])).unwrap();
+    let line = program.wait_for("listening on ");
+    let most = line.split("at most ").nth(1).unwrap();
+    let most = most.split(' ').next().unwrap();
+    let defaults = format!(
+        "service = \"forward\"\nsni-backend = []\nproxy-protocol = \"none\"\n\
+         syslog-frames = \"keep\"\nidle-counts = \"both\"\nport-sharing = \"reuseport\"\n\
+         transport = \"connected\"\nmax-connections = {most}\n"
+    );
+    let global = "drain-timeout = \"5s\"\n";
+    put(&pki, "server.toml", format!("{global}{listener}{defaults}"));
+    program.wait_for("reloaded for new connections");
+    // And left out again.
+    put(&pki, "server.toml", listener);
+    program.wait_for("reloaded for new connections");
+    let changed = defaults.replace("\"none\"", "\"first\"");
+    put(&pki, "server.toml", format!("{listener}{changed}"));
+    program.wait_for("proxy-protocol of the listener at 127.0.0.1:0 takes effect");
+    program.signal(Signal::SIGTERM);
+    let finished = program.finish();
+    let told = finished.stderr.matches("takes effect").count();
+    assert_eq!(told, 1, "{finished:#?}");
+}
+
+#[test]
+fn two_listeners_on_any_port_are_told_apart() {
+    let pki = Pki::new();
+    pki.files(Profile::SERVER);
+    let listener = "[[listener]]\nlisten = \"127.0.0.1:0\"\ncert = \"server.pem\"\n\
+                    key = \"server.key\"\n";
+    let mut server = serve(&pki, &format!("{listener}{listener}"));
+    for (first, second, named) in [
+        ("", "hello-rate = 7\n", "listener 2 at 127.0.0.1:0"),
+        ("hello-rate = 7\n", "", "listener 1 at 127.0.0.1:0"),
+    ] {
+        let config = format!("{listener}{first}{listener}{second}");
+        put(&pki, "server.toml", config);
+        let words = format!("hello-rate of {named} takes effect");
+        server.program.wait_for(&words);
+    }
+    let finished = server.finish();
+    let told = finished.stderr.matches("takes effect").count();
+    assert_eq!(told, 2, "{finished:#?}");
 }

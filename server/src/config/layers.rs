@@ -12,6 +12,7 @@ use super::preset::{self, Preset};
 use super::service;
 use super::values::ClientAuth;
 use crate::error::{ConfigError, Failure};
+use crate::service::ServiceName;
 
 /// What is said of one listener.
 #[derive(Debug)]
@@ -54,9 +55,12 @@ impl<'a> Layers<'a> {
         };
         let said = flags.clone().or(of_file);
         let preset = said.preset;
-        let merged = said
+        let mut merged = said
             .or(preset.map(Preset::options).unwrap_or_default())
             .or(preset::defaults());
+        if service::name(&merged) == ServiceName::Forward {
+            merged = merged.or(preset::defaults_of_a_forward());
+        }
         Self {
             flags,
             file,
@@ -65,15 +69,26 @@ impl<'a> Layers<'a> {
         }
     }
 
-    /// Those of the settings, as they were asked for.
-    pub(super) fn only(&self, keys: &[&str]) -> Map<String, Value> {
-        let asked = ListenerOptions {
+    /// Those of the settings, as they hold: whoever said them, and however often.
+    pub(super) fn holding(&self, keys: &[&str]) -> Map<String, Value> {
+        let mut options = ListenerOptions {
             service: Some(service::name(&self.merged)),
             ..self.merged.clone()
         };
-        let mut asked = asked.said();
-        asked.retain(|key, _| keys.contains(&key.as_str()));
-        asked
+        if options.service != Some(ServiceName::Forward) {
+            // Presets say these, and other services have no use for them.
+            options.syslog_frames = None;
+            options.idle_counts = None;
+        }
+        let mut holding = options.said();
+        holding.retain(|key, value| {
+            // The order of names is of no account.
+            if let Value::Array(named) = value {
+                named.sort_by_key(Value::to_string);
+            }
+            keys.contains(&key.as_str()) && *value != Value::Array(Vec::new())
+        });
+        holding
     }
 
     /// Where to listen.

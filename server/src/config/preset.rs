@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::options::ListenerOptions;
 use super::values::{ClientAuth, PortSharing, Suites, Time, TimeOrNone, Transport};
-use crate::service::{IdleCounts, SyslogFrames};
+use crate::service::{IdleCounts, ProxyProtocol, SyslogFrames};
 
 /// A protocol whose defaults are known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize, Serialize)]
@@ -97,6 +97,16 @@ pub(super) fn defaults() -> ListenerOptions {
         link_mtu: Some(1400),
         port_sharing: Some(PortSharing::Reuseport),
         transport: Some(Transport::Connected),
+        ..ListenerOptions::default()
+    }
+}
+
+/// The same of what only a forward has.
+pub(super) fn defaults_of_a_forward() -> ListenerOptions {
+    ListenerOptions {
+        proxy_protocol: Some(ProxyProtocol::default()),
+        syslog_frames: Some(SyslogFrames::default()),
+        idle_counts: Some(IdleCounts::default()),
         ..ListenerOptions::default()
     }
 }

@@ -5,9 +5,7 @@ use std::sync::Arc;
 use super::listener::{Mistake, Problem};
 use super::options::ListenerOptions;
 use super::values::NamedBackend;
-use crate::service::{
-    Backend, Backends, Forward, IdleCounts, ProxyProtocol, Service, ServiceName, SyslogFrames,
-};
+use crate::service::{Backend, Backends, Forward, Service, ServiceName};
 use crate::stats::Stats;
 
 /// The service that the options ask for; it counts in `stats`.
@@ -53,9 +51,9 @@ fn forward(options: &ListenerOptions, stats: &Arc<Stats>) -> Result<Service, Mis
     }
     Ok(Service::Forward(Arc::new(Forward::new(
         backends,
-        options.proxy_protocol.unwrap_or(ProxyProtocol::None),
-        options.syslog_frames.unwrap_or(SyslogFrames::Keep),
-        options.idle_counts.unwrap_or(IdleCounts::Both),
+        options.proxy_protocol.unwrap_or_default(),
+        options.syslog_frames.unwrap_or_default(),
+        options.idle_counts.unwrap_or_default(),
         Arc::clone(stats),
     ))))
 }

@@ -49,10 +49,11 @@ const LONGEST: usize = 1 << 14;
 const ROUND: usize = 32;
 
 /// Whose datagrams keep a connection from being idle.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum IdleCounts {
     /// Those of the client and of the backend
+    #[default]
     Both,
     /// Only those of the client: for one-way protocols, and backends that never stop sending
     ToServer,

@@ -8,10 +8,11 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 /// What becomes of frames on their way to the backend.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum SyslogFrames {
     /// Nothing: they go on as they come
+    #[default]
     Keep,
     /// Each message goes on as a datagram of its own, without its length; what is no frame goes on
     /// as it comes

@@ -8,10 +8,11 @@ use proxy_header::{ProxiedAddress, ProxyHeader};
 use serde::{Deserialize, Serialize};
 
 /// Which datagrams to the backend begin with a header.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum ProxyProtocol {
     /// None
+    #[default]
     None,
     /// The first of each connection, and the first after the backend's port was found closed
     First,
