@@ -53,6 +53,8 @@ test: ## run all tests, without root
 	cargo test --locked --workspace --doc --quiet
 	cargo nextest run --locked --workspace
 	cargo nextest run --locked -p dtls --features testing --test hostile --test seeds --test socket_errors
+	@if ((EUID == 0)); then cargo nextest run --locked -p dtls-server --test privilege --run-ignored only; \
+	else echo 'not run, since only root can: cargo nextest run -p dtls-server --test privilege --run-ignored only'; fi
 
 test-shared: ## run the server's tests with its connections on one socket
 	@scripts/deps.sh test

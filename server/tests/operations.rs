@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::net::UnixDatagram;
 use std::process::Command;
 use std::time::Duration;
@@ -18,6 +19,7 @@ use common::backend::Backend;
 use common::{PATIENCE, Pki, Program, Server, assert_echo, command, now, receive, wait_until};
 use dtls_certs::Profile;
 use nix::sys::signal::Signal;
+use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrIn};
 use serde_json::Value;
 
 /// A server with its operations pages.
@@ -357,6 +359,52 @@ fn idle_readers_hold_neither_the_pages_nor_their_connections() {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         assert_eq!(stream.read(&mut [0]).unwrap_or(0), 0, "closed unanswered");
     }
+}
+
+#[test]
+fn a_flood_from_one_host_cuts_off_no_other() {
+    let pki = Pki::new();
+    let operated = serve(&pki, &[]);
+    let begin = || TcpStream::connect(operated.pages).unwrap();
+    let end_of_flood = |scraper: &mut TcpStream| {
+        scraper.write_all(b"GET /health HT").unwrap();
+        let mut flood: Vec<_> = (0..100).map(|_| from_elsewhere(operated.pages)).collect();
+        // The first of the flood is the first that makes room, once there is none.
+        let first = &mut flood[0];
+        first.set_read_timeout(Some(PATIENCE)).unwrap();
+        assert_eq!(first.read(&mut [0]).unwrap_or(0), 0, "closed unanswered");
+        flood
+    };
+    // On a busy machine its two seconds may be over by then.
+    wait_until(
+        "the scraper is answered",
+        || {
+            let mut scraper = begin();
+            let flood = end_of_flood(&mut scraper);
+            drop(scraper.write_all(b"TP/1.1\r\n\r\n"));
+            let mut answer = String::new();
+            drop(scraper.read_to_string(&mut answer));
+            drop(flood);
+            answer
+        },
+        |answer| answer.starts_with("HTTP/1.1 200 OK"),
+    );
+}
+
+/// A connection whose other end has another address of the loopback.
+fn from_elsewhere(to: SocketAddr) -> TcpStream {
+    let SocketAddr::V4(to) = to else {
+        panic!("{to} is no IPv4 address");
+    };
+    let kind = (
+        AddressFamily::Inet,
+        SockType::Stream,
+        SockFlag::SOCK_CLOEXEC,
+    );
+    let socket = socket::socket(kind.0, kind.1, kind.2, None).unwrap();
+    socket::bind(socket.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 2, 0)).unwrap();
+    socket::connect(socket.as_raw_fd(), &SockaddrIn::from(to)).unwrap();
+    TcpStream::from(socket)
 }
 
 #[test]

@@ -3,11 +3,12 @@
 //!
 //! Whoever can reach the port can open connections and say nothing, so everything is bounded: the
 //! request in bytes, the whole exchange in time, the connections in number. Nobody waits for a slow
-//! one: the thread waits for all at once, and where there are too many the oldest makes room.
+//! one: the thread waits for all at once, and where there are too many the oldest of the host that has
+//! most of them makes room.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv6Addr, TcpListener, TcpStream};
 use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
 
@@ -89,11 +90,12 @@ pub(super) fn serve(listener: &TcpListener, page: impl Fn(&str) -> Option<Answer
         if some_come {
             match listener
                 .accept()
-                .and_then(|(stream, _)| Exchange::new(stream, now))
+                .and_then(|(stream, reader)| Exchange::new(stream, host(reader.ip()), now))
             {
                 Ok(exchange) => {
                     if exchanges.len() == MOST_EXCHANGES {
-                        exchanges.pop_front();
+                        let hosts: Vec<_> = exchanges.iter().map(|one| one.host).collect();
+                        exchanges.remove(who_makes_room(&hosts, exchange.host));
                     }
                     exchanges.push_back(exchange);
                 }
@@ -134,10 +136,31 @@ fn wait(listener: &TcpListener, exchanges: &VecDeque<Exchange>) -> io::Result<(b
     Ok((some_come, ready.collect()))
 }
 
+/// What one host has of the addresses there are: one of IPv4, a subnet of 64 bits of IPv6.
+fn host(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)).into(),
+        v4 @ IpAddr::V4(_) => v4,
+    }
+}
+
+/// Whose exchange ends for that of a newcomer: the oldest of a host that has most of them, so that
+/// nobody loses his by what another host does. The oldest comes first.
+fn who_makes_room(hosts: &[IpAddr], newcomer: IpAddr) -> usize {
+    let all = || hosts.iter().chain([&newcomer]);
+    let has = |host: &IpAddr| all().filter(|other| *other == host).count();
+    let most = all().map(has).max();
+    hosts
+        .iter()
+        .position(|host| Some(has(host)) == most)
+        .unwrap_or_default()
+}
+
 /// One request and its answer.
 struct Exchange {
     /// Does not block.
     stream: TcpStream,
+    host: IpAddr,
     deadline: Instant,
     turn: Turn,
 }
@@ -151,10 +174,11 @@ enum Turn {
 }
 
 impl Exchange {
-    fn new(stream: TcpStream, now: Instant) -> io::Result<Self> {
+    fn new(stream: TcpStream, host: IpAddr, now: Instant) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
         Ok(Self {
             stream,
+            host,
             deadline: now + PATIENCE,
             turn: Turn::Request(Vec::new()),
         })
@@ -262,6 +286,27 @@ mod tests {
     fn status(request: &str) -> &'static str {
         let page = |path: &str| (path == "/x").then(|| Answer::ok(TEXT, "x".to_owned()));
         answer(request.as_bytes(), page).0.status
+    }
+
+    #[test]
+    fn the_oldest_exchange_of_the_busiest_host_makes_room() {
+        let [a, b, c] = ["192.0.2.1", "192.0.2.2", "2001:db8::"].map(|text| text.parse().unwrap());
+        for (hosts, newcomer, place) in [
+            (&[a, b, b][..], c, 1),
+            (&[a, b, b], a, 0),
+            (&[a, b, c], b, 1),
+            (&[a, b, c], c, 2),
+            (&[b, a, c, a], c, 1),
+            // All are alike: the oldest of all.
+            (&[a, b], c, 0),
+        ] {
+            let found = who_makes_room(hosts, newcomer);
+            assert_eq!(found, place, "{hosts:?} {newcomer}");
+        }
+        let subnet = |text: &str| host(text.parse().unwrap());
+        assert_eq!(subnet("2001:db8::1"), subnet("2001:db8::ffff:0:0:1"));
+        assert_ne!(subnet("2001:db8:0:1::1"), subnet("2001:db8::1"));
+        assert_eq!(subnet("::ffff:192.0.2.1"), a);
     }
 
     #[test]

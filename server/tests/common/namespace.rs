@@ -15,7 +15,7 @@ pub(crate) fn inside(test: &str, more: &[&str], prepare: &str) -> bool {
         .args(more)
         .args(["sh", "-c", &script])
         .arg(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--nocapture"])
+        .args(["--exact", test, "--nocapture", "--include-ignored"])
         .env(INSIDE, "1")
         .output()
         .expect("this test needs unshare(1) and ip(8): make deps");
