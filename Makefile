@@ -102,12 +102,12 @@ lab-netem: ## the lab's links made by a kernel's netem, in User-Mode Linux, and 
 	UML_TIMEOUT=600 scripts/uml.sh $(BIN)/dtls-lab compare
 	LAB_REQUIRE=netem,wire UML_TIMEOUT=600 scripts/uml.sh $(BIN)/dtls-lab run --backend netem --jobs 4 $(NETEM_SCENARIOS) $(LAB_ARGS)
 
-bench: ## measure datagrams, handshakes, memory and the load generator (release build)
+bench: ## measure datagrams, handshakes, memory and the load generator (release build); P99=2s bounds the latter's knee
 	@scripts/deps.sh build
 	cargo build --locked --release -p dtls-server -p dtls-client
 	cargo bench --locked -p dtls --bench datagram
 	cargo bench --locked -p dtls-server --bench handshake
-	cargo bench --locked -p dtls-client --bench generator
+	cargo bench --locked -p dtls-client --bench generator -- $(if $(P99),--p99 $(P99))
 
 bench-peers: ## full handshakes with other servers and ours, in turn: rate, latency, server's processor time (release build)
 	@scripts/deps.sh peers

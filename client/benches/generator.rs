@@ -26,20 +26,23 @@ use std::time::Duration;
 
 use common::{Failure, Running, wait_until_bound};
 use dtls_certs::{PkiFiles, Profile, TestPki};
+use nix::sched::{CpuSet, sched_getaffinity};
 use nix::time::{ClockId, clock_gettime};
+use nix::unistd::Pid;
 use openssl::ssl::{
     ErrorCode, Ssl, SslContext, SslContextBuilder, SslFiletype, SslMethod, SslOptions,
     SslSessionCacheMode, SslStream, SslVerifyMode, SslVersion,
 };
 use serde_json::Value;
 
-/// Floor and generator are measured in turn this often; the median of the ratios is quoted.
+/// Floor and generator are measured in turn this often; the round whose ratio is the median of all
+/// ratios is quoted.
 const ROUNDS: usize = 5;
 const FLOOR_HANDSHAKES: u32 = 1000;
 const HANDSHAKES: u32 = 4000;
 
-/// Beyond this the server does not keep up; on a machine that does much else, `-- --p99 2s` says
-/// what only that explains.
+/// Beyond this the server does not keep up; on a machine that does much else, `make bench P99=2s`
+/// says what only that explains.
 const BOUND: &str = "250ms";
 
 fn main() -> Result<(), Failure> {
@@ -65,36 +68,33 @@ fn cost(pki: &PkiFiles) -> Result<(), Failure> {
             .map(|pointer| number(&report, pointer));
         rounds.push((client?, server?, alone));
     }
-    let median = |of: fn(&(f64, f64, f64)) -> f64| {
-        let mut values: Vec<f64> = rounds.iter().map(of).collect();
-        values.sort_by(f64::total_cmp);
-        values[values.len() / 2]
-    };
-    println!("processor time per full handshake, 16 at once ({ROUNDS} rounds)");
+    // The figures of one round: medians of each column would not belong together.
+    rounds.sort_by(|one, other| (one.0 / one.2).total_cmp(&(other.0 / other.2)));
+    let (client, server, alone) = rounds[ROUNDS / 2];
     println!(
-        "  client   dtls-client load {:.0} us   OpenSSL's client half in memory {:.0} us   ratio {:.2}",
-        median(|round| round.0),
-        median(|round| round.2),
-        median(|round| round.0 / round.2),
+        "processor time per full handshake, 16 at once: of {ROUNDS} rounds that with the median ratio"
     );
     println!(
-        "  server   dtls-server      {:.0} us",
-        median(|round| round.1)
+        "  client   dtls-client load {client:.0} us   OpenSSL's client half in memory {alone:.0} us   \
+         ratio {:.2}",
+        client / alone
     );
+    println!("  server   dtls-server      {server:.0} us");
     Ok(())
 }
 
 /// Which of the two is at its end first, with a processor each.
 fn saturation(pki: &PkiFiles) -> Result<(), Failure> {
+    let [of_server, of_client] = two_processors()?;
     println!("more connections than the server can take, a processor for each of the two");
     for (name, mode) in [
         ("full", "handshake"),
         ("resumed", "resume"),
         ("hellos", "hello-flood"),
     ] {
-        let server = Server::start(pki, Some("0"))?;
+        let server = Server::start(pki, Some(of_server))?;
         let more = ["--mode", mode, "--concurrency", "64", "--duration", "4s"];
-        let report = server.load(pki, Some("1"), &more)?;
+        let report = server.load(pki, Some(of_client), &more)?;
         let seconds = number(&report, "/seconds")?;
         let busy = |who: &str| -> Result<f64, Failure> {
             Ok(100.0 * number(&report, &format!("/{who}/processor_seconds"))? / seconds)
@@ -182,12 +182,12 @@ struct Server {
 }
 
 impl Server {
-    /// On these processors alone, if any are named.
-    fn start(pki: &PkiFiles, processors: Option<&str>) -> Result<Self, Failure> {
+    /// On this processor alone, if one is named.
+    fn start(pki: &PkiFiles, processor: Option<usize>) -> Result<Self, Failure> {
         let port = UdpSocket::bind("127.0.0.1:0")?.local_addr()?.port();
         let metrics = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let client = Path::new(env!("CARGO_BIN_EXE_dtls-client"));
-        let mut command = pinned(&client.with_file_name("dtls-server"), processors);
+        let mut command = pinned(&client.with_file_name("dtls-server"), processor);
         command
             .args(["--listen", &format!("127.0.0.1:{port}")])
             .args(["--metrics", &format!("127.0.0.1:{metrics}")])
@@ -211,11 +211,11 @@ impl Server {
     fn load(
         &self,
         pki: &PkiFiles,
-        processors: Option<&str>,
+        processor: Option<usize>,
         args: &[&str],
     ) -> Result<Value, Failure> {
         let client = Path::new(env!("CARGO_BIN_EXE_dtls-client"));
-        let output = pinned(client, processors)
+        let output = pinned(client, processor)
             .args([
                 "load",
                 &format!("127.0.0.1:{}", self.port),
@@ -237,13 +237,26 @@ impl Server {
 }
 
 /// taskset(1) becomes the program it starts, so the process is that program's.
-fn pinned(program: &Path, processors: Option<&str>) -> Command {
-    let Some(processors) = processors else {
+fn pinned(program: &Path, processor: Option<usize>) -> Command {
+    let Some(processor) = processor else {
         return Command::new(program);
     };
     let mut command = Command::new("taskset");
-    command.args(["--cpu-list", processors]).arg(program);
+    command.args(["--cpu-list", &processor.to_string()]);
+    command.arg(program);
     command
+}
+
+/// The first two that this process may run on; a container or taskset(1) may have left it any.
+fn two_processors() -> Result<[usize; 2], Failure> {
+    let allowed = sched_getaffinity(Pid::this())?;
+    let mut allowed = (0..CpuSet::count()).filter(|&one| allowed.is_set(one) == Ok(true));
+    match (allowed.next(), allowed.next()) {
+        (Some(one), Some(other)) => Ok([one, other]),
+        _ => {
+            Err("server and client need a processor each, and this process may use one only".into())
+        }
+    }
 }
 
 /// OpenSSL at both ends, with the settings of `dtls` that cost time.
