@@ -152,8 +152,8 @@ impl ClientConfigBuilder {
         self
     }
 
-    /// Offers only these of the chosen [`Suites`], by OpenSSL's names, the preferred one first; the
-    /// server chooses. Default: all.
+    /// Offers only these of the chosen [`Suites`](crate::Suites), by OpenSSL's names, the preferred
+    /// one first; the server chooses. Default: all.
     #[must_use]
     pub fn cipher_suites<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
         self.offer.chosen = names.into_iter().map(Into::into).collect();
