@@ -70,8 +70,7 @@ memcheck: ## 2,000 handshakes with loss, forgeries, reconnects under valgrind
 lab: ## run handshakes across a network broken on purpose, simulated and real; LAB_ARGS='NAME --seed 7'
 	@scripts/deps.sh lab
 	cargo build --locked --workspace
-	$(BIN)/dtls-lab run --backend sim $(LAB_ARGS)
-	$(BIN)/dtls-lab run $(LAB_ARGS)
+	$(BIN)/dtls-lab run --backend all $(LAB_ARGS)
 
 lab-shared: ## the lab with our server's connections on one socket
 	@scripts/deps.sh lab

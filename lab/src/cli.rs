@@ -479,6 +479,8 @@ pub enum BackendArg {
     Netem,
     /// Both ends in this process, which takes milliseconds and skips what needs sockets.
     Sim,
+    /// First sim, then as auto: each scenario on each that can play it, in one report.
+    All,
 }
 
 /// `--family`.

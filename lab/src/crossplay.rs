@@ -115,7 +115,7 @@ pub(crate) fn matrix(arguments: &MatrixArgs, started: Instant) -> Result<ExitCod
             scenarios.len(),
             plan.len(),
             Backend::Wire.describe(),
-            super::hurry(arguments.play.dilate)
+            super::scenarios::hurry(arguments.play.dilate)
         )?;
     }
     let bar = progress_bar(plan.len());
@@ -158,7 +158,7 @@ pub(crate) fn matrix(arguments: &MatrixArgs, started: Instant) -> Result<ExitCod
         version: env!("CARGO_PKG_VERSION"),
         seed: matrix.seed.clone(),
         defect: None,
-        backend: matrix.backend,
+        backend: matrix.backend.to_owned(),
         summary: Summary::of(&runs, started.elapsed()),
         runs,
         replay: format!("dtls-lab matrix{} --seed {seed:x}", arguments.asked()),

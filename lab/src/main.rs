@@ -2,39 +2,31 @@
 #![forbid(unsafe_code)]
 
 mod crossplay;
+mod scenarios;
 mod simulated;
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use clap::Parser;
-use dtls_certs::{PkiFiles, TestPki};
-use dtls_lab::adapter::{Adapter, Adapters};
-use dtls_lab::cli::{
-    BackendArg, Cli, Command, CompareArgs, FamilyArg, Format, ListArgs, OUT, ProgramArgs,
-    RulesArgs, RunArgs,
-};
+use dtls_certs::TestPki;
+use dtls_lab::adapter::Adapters;
+use dtls_lab::cli::{Cli, Command, CompareArgs, Format, ListArgs, OUT, ProgramArgs, RulesArgs};
 use dtls_lab::compare::{self, NotCompared, Question};
 use dtls_lab::endpoint::{MissingProgram, Programs, faketime};
 use dtls_lab::netem;
 use dtls_lab::netns::{self, NamespaceError};
 use dtls_lab::refusal::Refusal;
 use dtls_lab::report::{
-    Report, Required, Row, SaveError, Summary, Verdicts, backend_flag, bug_rows, rule_rows, save,
-    write_bugs, write_json, write_rules, write_table,
+    SaveError, Verdicts, bug_rows, rule_rows, write_bugs, write_json, write_rules,
 };
 use dtls_lab::role::Role;
-use dtls_lab::run::{
-    Asked, Backend, Choice, Dilation, Finished, Job, Lab, Newest, evidence_folder, label,
-    newest_reports,
-};
-use dtls_lab::scenario::{Catalogue, Family};
-use dtls_lab::schedule::{Filter, PlanError, Planned, Progress, plan, run_all};
-use dtls_lab::sim::{SimulationError, Simulator};
-use dtls_lab::verdict::Need;
+use dtls_lab::run::{Newest, evidence_folder, label, newest_reports};
+use dtls_lab::scenario::Catalogue;
+use dtls_lab::schedule::{PlanError, Planned};
+use dtls_lab::sim::SimulationError;
 use indicatif::{ProgressBar, ProgressStyle};
 use simulated::CommandError;
 
@@ -134,7 +126,7 @@ fn main() -> ExitCode {
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).init();
     let done = match Cli::parse().command {
         Command::List(arguments) => list(&arguments).map(|()| ExitCode::SUCCESS),
-        Command::Run(arguments) => run(&arguments),
+        Command::Run(arguments) => scenarios::run(&arguments),
         Command::Oracle(arguments) => simulated::oracle(&arguments, &progress_bar(0))
             .map(exit)
             .map_err(LabError::from),
@@ -254,184 +246,6 @@ fn compare(arguments: &CompareArgs) -> Result<bool, LabError> {
     Ok(rows.iter().all(|row| row.agrees))
 }
 
-fn run(arguments: &RunArgs) -> Result<ExitCode, LabError> {
-    let (started, started_at) = (now(), SystemTime::now());
-    let required = std::env::var("LAB_REQUIRE").unwrap_or_default();
-    let adapters = adapters(arguments.play.adapters.as_deref())?;
-    let required = Required::parse(&required, &adapters).map_err(LabError::Requirement)?;
-    let catalogue = catalogue(arguments.play.scenarios.as_deref(), &adapters)?;
-    let filter = Filter {
-        names: arguments.names.clone(),
-        family: arguments.family.map(|family| match family {
-            FamilyArg::Ipv4 => Family::Ipv4,
-            FamilyArg::Ipv6 => Family::Ipv6,
-        }),
-        server: arguments.server.clone(),
-        client: arguments.client.clone(),
-        pair: pair(&adapters, arguments),
-        netem: arguments.backend == BackendArg::Netem,
-    };
-    let mut plan = plan(&catalogue, &filter)?;
-    if arguments.play.scenarios.is_none() {
-        crossplay::built_in(&catalogue, &adapters)?.apply(&mut plan);
-    }
-    if arguments.defect.is_some() && arguments.backend != BackendArg::Sim {
-        let text = "--defect is planted in simulated ends: add --backend sim";
-        return Err(CommandError::Usage(text.to_owned()).into());
-    }
-    if arguments.play.dilate.is_some()
-        && ![BackendArg::Auto, BackendArg::Wire].contains(&arguments.backend)
-    {
-        let text = "--dilate hurries real programs, and the kernel's netem cannot be hurried with them: leave \
-                    --backend out";
-        return Err(CommandError::Usage(text.to_owned()).into());
-    }
-    let dilation = arguments
-        .play
-        .dilate
-        .map(Dilation::new)
-        .transpose()?
-        .map(Arc::new);
-    let programs = programs(&arguments.play.programs);
-    let mut note = None;
-    let mut choice = Choice::Only(Backend::Sim);
-    if arguments.backend != BackendArg::Sim {
-        require_ours(&programs, &plan)?;
-        // Before any thread exists: the kernel lets only a process with one thread change its user namespace.
-        netns::claim_privileges()?;
-        // The namespaces end with their processes, and those must not outlive us.
-        ctrlc::set_handler(|| {
-            netns::kill_all_inhabitants();
-            std::process::exit(INTERRUPTED);
-        })?;
-        (choice, note) = who_makes_links(arguments, &required)?;
-    }
-
-    let seed = arguments.play.seed.unwrap_or_else(rand::random);
-    let (evidence, pki) = prepare(&arguments.play.out, seed)?;
-    let run: Box<dyn Fn(&Job<'_>) -> Finished + Sync> = match choice {
-        Choice::Only(Backend::Sim) => {
-            let lab = Simulator::new(seed, evidence.clone(), arguments.defect)?;
-            Box::new(move |job| lab.run(job))
-        }
-        _ => {
-            let evidence = evidence.clone();
-            let lab = Lab {
-                programs,
-                seed,
-                evidence,
-                pki: PkiFiles::in_dir(&pki),
-                asked: Asked::default(),
-                dilation: dilation.clone(),
-                choice: choice.clone(),
-                besides: arguments.besides(),
-            };
-            Box::new(move |job| lab.run(job))
-        }
-    };
-    if arguments.play.format == Format::Text {
-        writeln!(
-            io::stdout(),
-            "dtls-lab: {} runs, backend {}{}, seed {seed:x}",
-            plan.len(),
-            choice.describe(),
-            hurry(arguments.play.dilate)
-        )?;
-        if let Some(note) = note {
-            writeln!(io::stdout(), "{note}")?;
-        }
-    }
-    let bar = progress_bar(plan.len());
-    let finished = run_all(
-        &*run,
-        &plan,
-        arguments.jobs.into(),
-        &|progress| match progress {
-            Progress::Started(job) => bar.set_message(job.slug()),
-            Progress::Ended(job, finished) => {
-                let row = Row::new(job, finished, &required, seed, choice.of(job.scenario));
-                if row.status.is_unexpected() {
-                    // At once: who watches may want to look before the rest has ended.
-                    bar.println(format!("{}  {}: {}", row.status.word(), row.id, row.why));
-                }
-                bar.inc(1);
-            }
-        },
-    );
-    bar.finish_and_clear();
-
-    let mut rows: Vec<Row> = plan
-        .iter()
-        .zip(&finished)
-        .map(|(Planned { job, .. }, finished)| {
-            Row::new(job, finished, &required, seed, choice.of(job.scenario))
-        })
-        .collect();
-    for row in &mut rows {
-        row.replay.push_str(&arguments.besides());
-    }
-    // Controls were planned before what needs them; people look for a scenario by its name.
-    rows.sort_by_cached_key(|row| {
-        (
-            row.scenario.clone(),
-            row.family,
-            row.server.clone(),
-            row.client.clone(),
-        )
-    });
-    let summary = Summary::of(&rows, started.elapsed());
-    let flag = match &choice {
-        Choice::Only(backend) => backend_flag(*backend),
-        Choice::NoNetem(_) | Choice::NetemWhereItSuffices => "",
-    };
-    let report = Report {
-        started_at: humantime::format_rfc3339_seconds(started_at).to_string(),
-        version: env!("CARGO_PKG_VERSION"),
-        replay: format!(
-            "dtls-lab run{}{flag} --seed {seed:x}{}",
-            filter.arguments(),
-            arguments.besides()
-        ),
-        seed: format!("{seed:x}"),
-        defect: arguments.defect.map(|defect| defect.to_string()),
-        backend: choice.describe(),
-        runs: rows,
-        summary,
-    };
-    save(&evidence, &report)?;
-    match arguments.play.format {
-        Format::Text => {
-            let mut out = anstream::stdout().lock();
-            write_table(&mut out, &report, &evidence)?;
-            for line in dilation.iter().flat_map(|it| it.found()) {
-                writeln!(out, "{line}")?;
-            }
-            let latest = arguments.play.out.join("latest");
-            writeln!(
-                out,
-                "report {}   replay all: {}",
-                latest.join("index.html").display(),
-                report.replay
-            )?;
-        }
-        Format::Json => write_json(&mut io::stdout().lock(), &report)?,
-    }
-    Ok(exit(summary.unexpected == 0))
-}
-
-/// What a person is told of `--dilate` before anything was probed.
-fn hurry(dilate: Option<u32>) -> String {
-    dilate.map_or_else(String::new, |times| {
-        format!(", clocks x{times} where a probe shows that it works")
-    })
-}
-
-/// The implementations that `--server` and `--client` name, if both do.
-fn pair(adapters: &Adapters, arguments: &RunArgs) -> Option<(Arc<Adapter>, Arc<Adapter>)> {
-    let named = |name: &Option<String>| adapters.get(name.as_deref()?).cloned();
-    Some((named(&arguments.server)?, named(&arguments.client)?))
-}
-
 const fn exit(good: bool) -> ExitCode {
     if good {
         ExitCode::SUCCESS
@@ -442,37 +256,6 @@ const fn exit(good: bool) -> ExitCode {
 
 /// Exit status of a lab that a signal ended, as shells say it of SIGINT.
 const INTERRUPTED: i32 = 130;
-
-/// Whether netem plays, and what a person should know about that. Needs the right to make namespaces.
-fn who_makes_links(
-    arguments: &RunArgs,
-    required: &Required,
-) -> Result<(Choice, Option<String>), LabError> {
-    let wire = Choice::Only(Backend::Wire);
-    match arguments.backend {
-        BackendArg::Netem => Ok((
-            match netem::available() {
-                Ok(()) => Choice::Only(Backend::Netem),
-                Err(why) => Choice::NoNetem(why),
-            },
-            None,
-        )),
-        BackendArg::Auto if arguments.play.seed.is_some() || arguments.play.dilate.is_some() => {
-            if required.names(&Need::Netem) {
-                return Err(LabError::Requirement(
-                    "LAB_REQUIRE=netem: with --seed and --dilate the wire plays; add --backend netem".to_owned(),
-                ));
-            }
-            Ok((wire, None))
-        }
-        BackendArg::Auto => match netem::available() {
-            Ok(()) => Ok((Choice::NetemWhereItSuffices, None)),
-            Err(why) if required.names(&Need::Netem) => Err(LabError::Netem(why)),
-            Err(why) => Ok((wire, Some(format!("no kernel netem: {why}")))),
-        },
-        BackendArg::Wire | BackendArg::Sim => Ok((wire, None)),
-    }
-}
 
 /// The scenarios of a folder, or those built in.
 fn catalogue(folder: Option<&Path>, adapters: &Adapters) -> Result<Catalogue, LabError> {

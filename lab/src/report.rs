@@ -223,7 +223,7 @@ impl Row {
             .as_ref()
             .and_then(|sketch| sketch.unverified);
         Self {
-            id: job.folder(),
+            id: job.folder(backend),
             scenario: job.scenario.name.clone(),
             claim: job.scenario.claim.clone(),
             family: job.family,
@@ -239,7 +239,7 @@ impl Row {
             why,
             handshake_only: finished.handshake_only,
             known,
-            evidence: finished.evidence.is_some().then(|| job.folder()),
+            evidence: finished.evidence.is_some().then(|| job.folder(backend)),
             replay: replay(job, job.seed(seed), backend),
             sketch: finished.sketch.clone(),
         }
@@ -290,7 +290,7 @@ pub struct Report {
     /// The defect that was planted in simulated ends, to be found.
     pub defect: Option<String>,
     /// How the wire was made.
-    pub backend: &'static str,
+    pub backend: String,
     /// The runs, in order of scenario.
     pub runs: Vec<Row>,
     /// How many there are of each kind.

@@ -58,7 +58,7 @@ pub struct Lab {
     pub asked: Asked,
     /// How much faster than ours the programs' clocks are to run, where that works; only on the wire.
     pub dilation: Option<Arc<Dilation>>,
-    /// Who makes the links; never the simulator.
+    /// Who makes the links; where it is the simulator, that plays instead.
     pub choice: Choice,
     /// What a replay needs besides its run, each word with a space before it.
     pub besides: String,
@@ -143,11 +143,15 @@ impl Finished {
 }
 
 impl Job<'_> {
-    /// Name of the run's folder.
-    pub fn folder(&self) -> String {
+    /// Name of the run's folder: a report may hold the same simulated and real.
+    pub fn folder(&self, backend: Backend) -> String {
+        let slug = match backend {
+            Backend::Sim => format!("{}.sim", self.slug()),
+            Backend::Wire | Backend::Netem => self.slug(),
+        };
         match self.repetition {
-            0 => self.slug(),
-            more => format!("{}.{}", self.slug(), more + 1),
+            0 => slug,
+            more => format!("{slug}.{}", more + 1),
         }
     }
 
@@ -244,7 +248,7 @@ impl Lab {
         {
             return Finished::untried(Verdict::Skipped(skip));
         }
-        let evidence = self.evidence.join(job.folder());
+        let evidence = self.evidence.join(job.folder(backend));
         let finished = self.attempt(job, backend, &evidence, self.dilation.as_deref());
         let settled =
             is_expected(job, &finished.verdict) || needs_the_simulator(job.scenario, 1).is_some();

@@ -232,12 +232,12 @@ pub fn plan_matrix<'a>(
 /// Adds a run and what it depends on, unless it is there; its index.
 fn add<'a>(
     plan: &mut Vec<Planned<'a>>,
-    index: &mut BTreeMap<String, usize>,
+    index: &mut BTreeMap<(String, u32), usize>,
     catalogue: &'a Catalogue,
     job: Job<'a>,
 ) -> usize {
-    let folder = job.folder();
-    if let Some(index) = index.get(&folder) {
+    let key = (job.slug(), job.repetition);
+    if let Some(index) = index.get(&key) {
         return *index;
     }
     let control = job
@@ -256,7 +256,7 @@ fn add<'a>(
         add(plan, index, catalogue, control)
     });
     plan.push(Planned { job, control });
-    index.insert(folder, plan.len() - 1);
+    index.insert(key, plan.len() - 1);
     plan.len() - 1
 }
 

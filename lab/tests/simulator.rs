@@ -37,6 +37,31 @@ fn scenario_files_pass_on_the_virtual_clock_and_what_needs_the_wire_is_counted()
 }
 
 #[test]
+fn all_backends_share_one_report_in_which_nothing_is_skipped_that_one_of_them_plays() {
+    let lab = TestLab::new();
+    // The wire takes the first alone, both take the second, and the simulator alone the third.
+    let names = ["heartbeat-idle", "clean", "resumed-drop-flight4"];
+    let pair = ["--server", "ours", "--client", "ours", "--family", "ipv4"];
+    let seed = ["--backend", "all", "--seed", "7c1e"];
+    let (code, report) = lab.report(&[&names[..], &pair, &seed].concat());
+    assert_eq!(code, 0, "{report}");
+    assert_eq!(report["summary"]["skipped"], 0, "{report}");
+    let runs = report["runs"].as_array().expect("a report has runs");
+    let on = |scenario: &str| -> Vec<&str> {
+        let those = runs.iter().filter(|run| run["scenario"] == scenario);
+        let those = those.filter(|run| run["client"] == "ours");
+        those.filter_map(|run| run["backend"].as_str()).collect()
+    };
+    assert_eq!(on("clean"), ["sim", "wire"], "{report}");
+    assert_eq!(on("resumed-drop-flight4"), ["sim"], "{report}");
+    for run in runs {
+        assert!(lab.evidence(run).join("wire.pcapng").is_file(), "{run}");
+    }
+    let replay = report["replay"].as_str().expect("a command");
+    assert!(replay.contains(" --backend all --seed 7c1e"), "{replay}");
+}
+
+#[test]
 fn skip_of_the_simulator_can_be_refused() {
     let lab = TestLab::new();
     let mut command = lab.command(&["concurrent-64-reuseport", "--backend", "sim"]);

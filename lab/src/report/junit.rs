@@ -32,7 +32,10 @@ pub fn write_junit(out: &mut impl Write, report: &Report) -> io::Result<()> {
 }
 
 fn test_case(row: &Row) -> TestCase {
-    let mut name = format!("{} / {} over {}", row.server, row.client, row.family);
+    let mut name = format!(
+        "{} / {} over {} on {}",
+        row.server, row.client, row.family, row.backend
+    );
     // The id of a repetition ends with its number.
     if let Some((_, number)) = row.id.rsplit_once('.')
         && number.parse::<u32>().is_ok()

@@ -39,7 +39,7 @@ pub(super) fn report(runs: Vec<Row>) -> Report {
         version: "0.1.0",
         seed: "7c1e".to_owned(),
         defect: None,
-        backend: "wire",
+        backend: "wire".to_owned(),
         runs,
         summary,
         replay: "dtls-lab run --seed 7c1e".to_owned(),

@@ -54,7 +54,7 @@ impl Simulator {
             Ok(played) => played,
             Err(verdict) => return Finished::untried(verdict),
         };
-        let evidence = self.evidence.join(job.folder());
+        let evidence = self.evidence.join(job.folder(Backend::Sim));
         let command = format!("{}\n", replay(job, self.seed, Backend::Sim));
         let kept = std::fs::create_dir_all(&evidence)
             .and_then(|()| std::fs::write(evidence.join("replay"), command))

@@ -31,7 +31,7 @@ if (form) {
     for (const run of runs) {
       const text = run.querySelector('summary').textContent.toLowerCase();
       const fits = words.every((word) => text.includes(word)) &&
-        ['verdict', 'server', 'client', 'ip'].every((key) => !wanted[key] || run.dataset[key] === wanted[key]);
+        ['verdict', 'server', 'client', 'ip', 'on'].every((key) => !wanted[key] || run.dataset[key] === wanted[key]);
       run.hidden = !fits;
       shown += fits;
     }

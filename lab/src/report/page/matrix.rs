@@ -89,7 +89,7 @@ impl Matrix {
                 let those = rows.iter().copied().filter(|row| pair(row) == *wanted);
                 Cell {
                     first: column.first,
-                    badges: badges(those, |row| ip(row).to_owned()),
+                    badges: badges(those, ip),
                 }
             };
             Line {
@@ -164,29 +164,34 @@ fn claim(row: Option<&Row>) -> String {
     row.map_or_else(String::new, |row| row.claim.clone())
 }
 
-const fn ip(row: &Row) -> &'static str {
-    match row.family {
+/// The IP version, and whether it was simulated.
+fn ip(row: &Row) -> String {
+    let version = match row.family {
         Family::Ipv4 => "4",
         Family::Ipv6 => "6",
+    };
+    match row.backend {
+        "sim" => format!("{version}s"),
+        _ => version.to_owned(),
     }
 }
 
 /// One badge for all runs of the same.
 fn badges<'a>(rows: impl Iterator<Item = &'a Row>, words: impl Fn(&Row) -> String) -> Vec<Badge> {
-    let mut games: BTreeMap<(&str, Family, &str, &str), Vec<&Row>> = BTreeMap::new();
+    let game = |row: &Row| {
+        let ends = [row.scenario.clone(), row.server.clone(), row.client.clone()];
+        (ends, row.family, row.backend)
+    };
+    // In order of the rows.
+    let mut games: Vec<Vec<&Row>> = Vec::new();
     for row in rows {
-        let game = (
-            row.scenario.as_str(),
-            row.family,
-            row.server.as_str(),
-            row.client.as_str(),
-        );
-        games.entry(game).or_default().push(row);
+        match games.iter_mut().find(|of| game(of[0]) == game(row)) {
+            Some(of) => of.push(row),
+            None => games.push(vec![row]),
+        }
     }
-    games
-        .into_values()
-        .filter_map(|runs| badge(&runs, &words))
-        .collect()
+    let badges = games.iter();
+    badges.filter_map(|runs| badge(runs, &words)).collect()
 }
 
 fn badge(runs: &[&Row], words: impl Fn(&Row) -> String) -> Option<Badge> {
@@ -194,9 +199,10 @@ fn badge(runs: &[&Row], words: impl Fn(&Row) -> String) -> Option<Badge> {
     let passed = runs.iter().filter(|row| row.status == Status::Pass);
     let passed = passed.count();
     let mut title = format!(
-        "{} {}, {} / {}: {}",
+        "{} {} on {}, {} / {}: {}",
         row.scenario,
         row.family,
+        row.backend,
         row.server,
         row.client,
         row.status.word()

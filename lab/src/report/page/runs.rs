@@ -49,6 +49,7 @@ pub(super) struct Run {
     pub(super) scenario: String,
     pub(super) claim: String,
     pub(super) family: String,
+    pub(super) on: String,
     pub(super) server: String,
     pub(super) server_name: String,
     pub(super) client: String,
@@ -102,6 +103,10 @@ impl Runs {
                     name: "ip",
                     values: values(|row| row.family.to_string()),
                 },
+                Choice {
+                    name: "on",
+                    values: values(|row| row.backend.to_owned()),
+                },
             ],
             runs: runs(folder, rows),
         }
@@ -119,8 +124,8 @@ const BESIDE: [&str; 5] = [
 
 fn name(row: &Row) -> String {
     format!(
-        "{} {} {} / {}",
-        row.scenario, row.family, row.server, row.client
+        "{} {} on {} {} / {}",
+        row.scenario, row.family, row.backend, row.server, row.client
     )
 }
 
@@ -214,6 +219,10 @@ fn run(folder: &Path, row: &Row, ladder: Option<Ladder>, logs: Vec<Log>) -> Run 
         scenario: row.scenario.clone(),
         claim: row.claim.clone(),
         family: row.family.to_string(),
+        on: row.dilated.map_or_else(
+            || row.backend.to_owned(),
+            |times| format!("{} x{times}", row.backend),
+        ),
         server: shortened(&row.server),
         server_name: implementation(&row.server).to_owned(),
         client: shortened(&row.client),
