@@ -40,20 +40,26 @@ fn scenario_files_pass_on_the_virtual_clock_and_what_needs_the_wire_is_counted()
 fn all_backends_share_one_report_in_which_nothing_is_skipped_that_one_of_them_plays() {
     let lab = TestLab::new();
     // The wire takes the first alone, both take the second, and the simulator alone the third.
-    let names = ["heartbeat-idle", "clean", "resumed-drop-flight4"];
+    let names = ["heartbeat-idle", "clean", "silence-for-minutes"];
     let pair = ["--server", "ours", "--client", "ours", "--family", "ipv4"];
     let seed = ["--backend", "all", "--seed", "7c1e"];
     let (code, report) = lab.report(&[&names[..], &pair, &seed].concat());
     assert_eq!(code, 0, "{report}");
     assert_eq!(report["summary"]["skipped"], 0, "{report}");
     let runs = report["runs"].as_array().expect("a report has runs");
-    let on = |scenario: &str| -> Vec<&str> {
+    let on = |scenario: &str, client: &str| -> Vec<&str> {
         let those = runs.iter().filter(|run| run["scenario"] == scenario);
-        let those = those.filter(|run| run["client"] == "ours");
+        let those = those.filter(|run| run["client"] == client);
         those.filter_map(|run| run["backend"].as_str()).collect()
     };
-    assert_eq!(on("clean"), ["sim", "wire"], "{report}");
-    assert_eq!(on("resumed-drop-flight4"), ["sim"], "{report}");
+    assert_eq!(on("clean", "ours"), ["sim", "wire"], "{report}");
+    assert_eq!(
+        on("heartbeat-idle", "ours --heartbeat"),
+        ["wire"],
+        "{report}"
+    );
+    let patient = "ours --handshake-timeout 4m";
+    assert_eq!(on("silence-for-minutes", patient), ["sim"], "{report}");
     for run in runs {
         assert!(lab.evidence(run).join("wire.pcapng").is_file(), "{run}");
     }
