@@ -84,8 +84,13 @@ pub(crate) fn run(arguments: &RunArgs) -> Result<ExitCode, LabError> {
     if arguments.play.format == Format::Text {
         writeln!(
             io::stdout(),
-            "dtls-lab: {} runs, backend {backend}{}, seed {seed:x}",
-            plan.len() * choices.len(),
+            "dtls-lab: {} runs{}, backend {backend}{}, seed {seed:x}",
+            plan.len(),
+            if choices.len() > 1 {
+                ", each wherever it can be played"
+            } else {
+                ""
+            },
             hurry(arguments.play.dilate)
         )?;
         if let Some(note) = note {
