@@ -14,6 +14,8 @@ CERTS := $(OUT)/certs
 LISTEN ?= [::1]:4433
 # Further arguments for the lab: names of scenarios, --seed N, --format json.
 LAB_ARGS ?=
+# Who plays in `make lab`: all, or as dtls-lab's --backend says.
+LAB_BACKEND ?= all
 # Further arguments for the soak: see its --help.
 SOAK_ARGS ?=
 
@@ -67,10 +69,10 @@ memcheck: ## 2,000 handshakes with loss, forgeries, reconnects under valgrind
 	@scripts/deps.sh memcheck
 	SOAK_CONNECTIONS=1200 cargo --config 'target."cfg(all())".runner = "$(VALGRIND)"' test --locked -p dtls --no-fail-fast --test soak --test hostile -- --test-threads=1 --nocapture
 
-lab: ## run handshakes across a network broken on purpose, simulated and real; LAB_ARGS='NAME --seed 7'
+lab: ## run handshakes across a network broken on purpose, simulated and real; LAB_ARGS='NAME --seed 7' LAB_BACKEND=wire
 	@scripts/deps.sh lab
 	cargo build --locked --workspace
-	$(BIN)/dtls-lab run --backend all $(LAB_ARGS)
+	$(BIN)/dtls-lab run --backend $(LAB_BACKEND) $(LAB_ARGS)
 
 lab-shared: ## the lab with our server's connections on one socket
 	@scripts/deps.sh lab

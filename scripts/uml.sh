@@ -88,8 +88,8 @@ wait "$guest" || ended=$?
 wait "$reader" || true
 reader=""
 if [[ ! -s $folder/status ]]; then
-  # timeout(1) has these for what it ended itself.
-  if ((ended == 124 || ended == 137)); then
+  # timeout(1) has these for what it ended itself; a kernel that was killed otherwise has the second, too.
+  if ((ended == 124 || ended == 137 && SECONDS >= ${UML_TIMEOUT:-300})); then
     echo "uml: the guest did not come to the command's end in ${UML_TIMEOUT:-300} s; its last words:" >&2
   else
     echo "uml: the guest's kernel ended by itself, with status $ended, before the command had; its last words:" >&2

@@ -193,9 +193,9 @@ pub struct ProgramArgs {
 
 impl PlayArgs {
     /// What a replay needs besides its run, each word with a space before it: where scenarios, adapters and
-    /// programs come from, and the pace of their clocks.
+    /// programs come from, and, of `real` programs, the pace of their clocks.
     #[must_use]
-    pub fn besides(&self) -> String {
+    pub fn besides(&self, real: bool) -> String {
         let folders = [
             ("--scenarios", &self.scenarios),
             ("--adapters", &self.adapters),
@@ -210,7 +210,11 @@ impl PlayArgs {
         let more = self.programs.server_arg.iter();
         folders
             .chain(more.map(|word| format!(" --server-arg={}", quoted(word))))
-            .chain(self.dilate.map(|times| format!(" --dilate {times}")))
+            .chain(
+                self.dilate
+                    .filter(|_| real)
+                    .map(|times| format!(" --dilate {times}")),
+            )
             .collect()
     }
 }
@@ -218,8 +222,8 @@ impl PlayArgs {
 impl RunArgs {
     /// What a replay needs besides its run, each word with a space before it.
     #[must_use]
-    pub fn besides(&self) -> String {
-        let mut words = self.play.besides();
+    pub fn besides(&self, real: bool) -> String {
+        let mut words = self.play.besides(real);
         if let Some(defect) = self.defect {
             words.push_str(&format!(" --defect {defect}"));
         }
@@ -252,7 +256,7 @@ impl MatrixArgs {
             .into_iter()
             .filter_map(|(flag, value)| Some(format!(" {flag} {}", quoted(&value?))));
         let names = self.names.iter().map(|name| format!(" {}", quoted(name)));
-        names.chain(options).collect::<String>() + &self.play.besides()
+        names.chain(options).collect::<String>() + &self.play.besides(true)
     }
 }
 
@@ -471,7 +475,7 @@ pub enum Format {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum BackendArg {
     /// Kernel netem where it is there and the faults are links that it can make, else the wire; with
-    /// --seed the wire, whose decisions alone can be played again.
+    /// --seed or --dilate the wire, whose decisions alone can be played again, and hurried.
     Auto,
     /// Real programs in network namespaces, and our own wire between them.
     Wire,

@@ -11,8 +11,8 @@ use dtls_certs::PkiFiles;
 use dtls_lab::adapter::{Adapter, Adapters};
 use dtls_lab::cli::{AdaptersArgs, FamilyArg, Format, MatrixArgs};
 use dtls_lab::clock::Clock;
-use dtls_lab::endpoint::Programs;
 use dtls_lab::endpoint::process::Process;
+use dtls_lab::endpoint::{self, Programs};
 use dtls_lab::expectations::Expectations;
 use dtls_lab::netns;
 use dtls_lab::report::{
@@ -79,7 +79,7 @@ pub(crate) fn matrix(arguments: &MatrixArgs, started: Instant) -> Result<ExitCod
     require_ours(&programs, &plan)?;
     netns::claim_privileges()?;
     ctrlc::set_handler(|| {
-        netns::kill_all_inhabitants();
+        endpoint::kill_all();
         std::process::exit(INTERRUPTED);
     })?;
     let seed = arguments.play.seed.unwrap_or_else(rand::random);
@@ -104,7 +104,7 @@ pub(crate) fn matrix(arguments: &MatrixArgs, started: Instant) -> Result<ExitCod
         asked: Asked::default(),
         dilation: dilation.clone(),
         choice: Choice::Only(Backend::Wire),
-        besides: arguments.play.besides(),
+        besides: arguments.play.besides(true),
     };
     if arguments.play.format == Format::Text {
         writeln!(
@@ -154,6 +154,7 @@ pub(crate) fn matrix(arguments: &MatrixArgs, started: Instant) -> Result<ExitCod
     // The page gives them the letters that the table has.
     runs.sort_by_key(|run| matrix.scenarios.iter().position(|it| *it == run.scenario));
     let report = Report {
+        folder: evidence.display().to_string(),
         started_at: humantime::format_rfc3339_seconds(started_at).to_string(),
         version: env!("CARGO_PKG_VERSION"),
         seed: matrix.seed.clone(),

@@ -14,9 +14,17 @@ use dtls_certs::PkiFiles;
 use faketime::Faketime;
 
 use crate::adapter::{Adapter, Data, Side, Slot, Template};
+use crate::netns;
 use crate::packet::Direction;
 use crate::role::Role;
 use crate::scenario::{Play, Scenario};
+
+/// Kills every program in any namespace of the lab; for a lab that is told to stop.
+pub fn kill_all() {
+    for pid in netns::kill_all_inhabitants() {
+        faketime::forget(pid);
+    }
+}
 
 /// A program that a play needs is not on this machine.
 #[derive(Debug, thiserror::Error)]

@@ -117,14 +117,14 @@ fn inhabited() -> MutexGuard<'static, BTreeSet<u64>> {
     INHABITED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Kills every process in any namespace of the lab; for a lab that is told to stop.
-pub fn kill_all_inhabitants() {
+/// Kills every process in any namespace of the lab; which they were.
+pub(crate) fn kill_all_inhabitants() -> BTreeSet<u32> {
     let namespaces = inhabited().clone();
-    kill_inhabitants(&|inode| namespaces.contains(&inode));
+    kill_inhabitants(&|inode| namespaces.contains(&inode))
 }
 
-/// Kills the processes whose namespace is one of these, whoever started them; how many there were.
-fn kill_inhabitants(of: &dyn Fn(u64) -> bool) -> usize {
+/// Kills the processes whose namespace is one of these, whoever started them; which they were.
+fn kill_inhabitants(of: &dyn Fn(u64) -> bool) -> BTreeSet<u32> {
     let own = std::process::id();
     let mut killed = BTreeSet::new();
     // One that is just being forked appears in the next round.
@@ -152,7 +152,7 @@ fn kill_inhabitants(of: &dyn Fn(u64) -> bool) -> usize {
             killed.insert(pid);
         }
     }
-    killed.len()
+    killed
 }
 
 /// How often those that a dying process has just started are looked for.
@@ -287,7 +287,7 @@ impl Network {
     /// Kills what the programs have left behind in the namespaces of both ends; how many that were.
     pub fn kill_inhabitants(&self) -> usize {
         let ours = [self.server.inode, self.client.inode];
-        kill_inhabitants(&|inode| ours.contains(&inode))
+        kill_inhabitants(&|inode| ours.contains(&inode)).len()
     }
 
     /// Leaves the client's namespace one port to choose, so that each program there gets the same as

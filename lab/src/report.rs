@@ -289,6 +289,8 @@ pub struct Report {
     pub seed: String,
     /// The defect that was planted in simulated ends, to be found.
     pub defect: Option<String>,
+    /// Folder of the report and of the evidence of its runs, as `--out` names it.
+    pub folder: String,
     /// How the wire was made.
     pub backend: String,
     /// The runs, in order of scenario.

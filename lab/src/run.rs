@@ -250,20 +250,33 @@ impl Lab {
         }
         let evidence = self.evidence.join(job.folder(backend));
         let finished = self.attempt(job, backend, &evidence, self.dilation.as_deref());
-        let settled =
-            is_expected(job, &finished.verdict) || needs_the_simulator(job.scenario, 1).is_some();
-        let Some(times) = finished.dilated.filter(|_| !settled) else {
+        let expected = is_expected(job, &finished.verdict);
+        let Some(times) = finished.dilated.filter(|_| !expected) else {
             return finished;
         };
         // A fast clock makes all computing slow: what it turned red may be that alone.
-        let mut again = self.attempt(job, backend, &evidence, None);
         let why = match &finished.verdict {
             Verdict::Pass => "it passed",
             verdict => verdict.why(),
         };
-        again.remarks.push(format!(
-            "not dilated, for with x{times} it was not as expected: {why}"
-        ));
+        let why = format!("with x{times} it was not as expected: {why}");
+        if let Some(too_long) = needs_the_simulator(job.scenario, 1) {
+            let need = Need::Sim;
+            let why = format!("{why}; at its own pace {too_long}");
+            return Finished {
+                verdict: Verdict::Skipped(Skip { need, why }),
+                ..finished
+            };
+        }
+        let kept = format!("{}.x{times}", job.folder(backend));
+        let kept = match std::fs::rename(&evidence, self.evidence.join(&kept)) {
+            Ok(()) => format!("see {kept}"),
+            Err(error) => format!("its evidence is lost: {error}"),
+        };
+        let mut again = self.attempt(job, backend, &evidence, None);
+        again
+            .remarks
+            .push(format!("not dilated, for {why} ({kept})"));
         again
     }
 

@@ -10,6 +10,7 @@ use std::time::SystemTime;
 use dtls_certs::PkiFiles;
 use dtls_lab::adapter::{Adapter, Adapters};
 use dtls_lab::cli::{BackendArg, FamilyArg, Format, RunArgs};
+use dtls_lab::endpoint;
 use dtls_lab::netem;
 use dtls_lab::netns;
 use dtls_lab::report::{
@@ -69,7 +70,7 @@ pub(crate) fn run(arguments: &RunArgs) -> Result<ExitCode, LabError> {
         netns::claim_privileges()?;
         // The namespaces end with their processes, and those must not outlive us.
         ctrlc::set_handler(|| {
-            netns::kill_all_inhabitants();
+            endpoint::kill_all();
             std::process::exit(INTERRUPTED);
         })?;
         let (choice, why) = who_makes_links(arguments, &required)?;
@@ -107,8 +108,8 @@ pub(crate) fn run(arguments: &RunArgs) -> Result<ExitCode, LabError> {
             pki: PkiFiles::in_dir(&pki),
             asked: Asked::default(),
             dilation: dilation.clone(),
+            besides: arguments.besides(!matches!(choice, Choice::Only(Backend::Sim))),
             choice,
-            besides: arguments.besides(),
         };
         rows.extend(play(arguments, &lab, &plan, &required, &bar)?);
     }
@@ -124,10 +125,11 @@ pub(crate) fn run(arguments: &RunArgs) -> Result<ExitCode, LabError> {
             "dtls-lab run{}{} --seed {seed:x}{}",
             filter.arguments(),
             again(arguments.backend),
-            arguments.besides()
+            arguments.besides(true)
         ),
         seed: format!("{seed:x}"),
         defect: arguments.defect.map(|defect| defect.to_string()),
+        folder: evidence.display().to_string(),
         backend,
         runs: rows,
         summary,
@@ -196,6 +198,7 @@ fn play(
             lab.seed,
             lab.evidence.clone(),
             arguments.defect,
+            lab.besides.clone(),
         )?),
         _ => None,
     };
@@ -284,7 +287,7 @@ fn who_makes_links(
         {
             if required.names(&Need::Netem) {
                 return Err(LabError::Requirement(
-                    "LAB_REQUIRE=netem: with --seed and --dilate the wire plays; add --backend netem".to_owned(),
+                    "LAB_REQUIRE=netem: with --seed or --dilate the wire plays: leave these out, or take netem out of LAB_REQUIRE".to_owned(),
                 ));
             }
             Ok((wire, None))

@@ -4,6 +4,7 @@
 //! does not pass, the fault proves nothing and the run is not tried.
 
 use std::collections::{BTreeMap, HashSet};
+use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -359,12 +360,16 @@ fn try_again(run: &(dyn Fn(&Job<'_>) -> Finished + Sync), job: &Job<'_>, finishe
         repetition: job.repetition + SECOND_TRY,
         ..job.clone()
     };
-    finished.passed_again = run(&again).verdict == Verdict::Pass;
-    finished.remarks.push(if finished.passed_again {
-        "it passed when tried again, so what it is the control of was played".to_owned()
+    let again = run(&again);
+    finished.passed_again = again.verdict == Verdict::Pass;
+    let outcome = if finished.passed_again {
+        "it passed when tried again, so what it is the control of was played"
     } else {
-        "it did not pass when tried again either".to_owned()
-    });
+        "it did not pass when tried again either"
+    };
+    let folder = again.evidence.as_deref().and_then(Path::file_name);
+    let see = folder.map_or_else(String::new, |it| format!(" (see {})", it.display()));
+    finished.remarks.push(format!("{outcome}{see}"));
 }
 
 /// Beyond every `--repeat`.

@@ -72,14 +72,14 @@ fn program_that_cannot_be_hurried_plays_at_its_own_pace_and_is_named() {
     assert!(text.lines().any(|line| line.starts_with(reason)), "{text}");
 }
 
-#[test]
-fn hurried_run_that_is_not_as_expected_is_played_again_at_its_own_pace() {
+/// `clean` with OpenSSL's server in a script that begins so.
+fn lab_with_server(beginning: &str) -> TestLab {
     let lab = TestLab::new();
-    // What it receives is not to be seen while its clock is fast.
     lab.program(
         "mine.sh",
-        "[ -z \"$FAKETIME\" ] || exec >/dev/null\n\
-         exec openssl s_server -quiet -nbio -dtls1_2 -accept $1 -cert $2 -cert_chain $2 -key $3",
+        &format!(
+            "{beginning}\nexec openssl s_server -quiet -nbio -dtls1_2 -accept $1 -cert $2 -cert_chain $2 -key $3"
+        ),
     )
     .adapter(
         "mine",
@@ -91,6 +91,13 @@ fn hurried_run_that_is_not_as_expected_is_played_again_at_its_own_pace() {
         "name = \"clean\"\nclaim = \"Made up.\"\nfamilies = [\"ipv4\"]\n\
          [[play]]\nserver = \"mine\"\nclient = \"openssl\"\n",
     );
+    lab
+}
+
+#[test]
+fn hurried_run_that_is_not_as_expected_is_played_again_at_its_own_pace() {
+    // What it receives is not to be seen while its clock is fast.
+    let lab = lab_with_server("[ -z \"$FAKETIME\" ] || exec >/dev/null");
     let (code, report) = lab.report(&["--dilate", "10"]);
     assert_eq!((code, statuses(&report)), (0, vec!["pass"]), "{report}");
     assert_eq!(run_of(&report, "clean")["dilated"], Value::Null);
@@ -99,6 +106,21 @@ fn hurried_run_that_is_not_as_expected_is_played_again_at_its_own_pace() {
         why.starts_with("not dilated, for with x10 it was not as expected: no data to the server"),
         "{why}"
     );
+    let first = lab.out().join("latest/clean.ipv4.mine.openssl.x10");
+    assert!(
+        why.ends_with("(see clean.ipv4.mine.openssl.x10)") && first.join("wire.pcapng").is_file(),
+        "{why}"
+    );
+}
+
+#[test]
+fn server_that_does_not_start_hurried_plays_at_its_own_pace() {
+    let lab = lab_with_server("[ -z \"$FAKETIME\" ] || { echo not like this >&2; exit 1; }");
+    let (code, report) = lab.report(&["--dilate", "10"]);
+    assert_eq!((code, statuses(&report)), (0, vec!["pass"]), "{report}");
+    let why = why(&report, "clean");
+    let expected = "not dilated: mine (server, met by openssl): with libfaketime it does not listen: not like this";
+    assert_eq!(why, expected);
 }
 
 #[test]

@@ -113,7 +113,7 @@ fn seed_asks_for_the_wire_because_netem_decides_by_itself() {
     let output = run(&lab, &["--seed", "7c1e"], "netem");
     assert_eq!(output.status.code(), Some(2));
     let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(stderr.contains("--backend netem"), "{stderr}");
+    assert!(stderr.contains("take netem out of LAB_REQUIRE"), "{stderr}");
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! What waits in the kernel by itself (`SO_RCVTIMEO`), or is linked statically, it does not reach, so
 //! nobody may rely on it who has not seen it work. Main thread, then the run's.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 /// A libfaketime, and how many times as fast clocks run with it.
@@ -32,25 +32,37 @@ impl Faketime {
     ///
     /// [`NotInstalled`] with the places where it was looked for.
     pub fn find(times: u32) -> Result<Self, NotInstalled> {
-        let architecture = std::env::consts::ARCH;
-        let places = [
-            format!("/usr/lib/{architecture}-linux-gnu/faketime"),
-            "/usr/lib64/faketime".to_owned(),
-            "/usr/lib/faketime".to_owned(),
-            "/usr/local/lib/faketime".to_owned(),
-        ];
+        // Debian has a folder for each architecture; an ordinary machine has installed it for its own.
+        let folders = std::fs::read_dir("/usr/lib").into_iter().flatten();
+        let mut places: Vec<PathBuf> = folders
+            .filter_map(|folder| Some(folder.ok()?.path().join("faketime")))
+            .collect();
+        places.sort();
+        places.retain(|place| place.is_dir());
+        places.extend(
+            [
+                "/usr/lib64/faketime",
+                "/usr/lib/faketime",
+                "/usr/local/lib/faketime",
+            ]
+            .map(PathBuf::from),
+        );
         Self::find_in(&places, times)
     }
 
-    fn find_in(places: &[String], times: u32) -> Result<Self, NotInstalled> {
+    fn find_in(places: &[PathBuf], times: u32) -> Result<Self, NotInstalled> {
         let found = places
             .iter()
-            .map(|place| Path::new(place).join(NAME))
+            .map(|place| place.join(NAME))
             .find(|library| library.is_file());
         match found {
             Some(library) => Ok(Self { library, times }),
             None => Err(NotInstalled {
-                places: places.join(", "),
+                places: places
+                    .iter()
+                    .map(|place| place.display().to_string())
+                    .collect::<Vec<_>>()
+                    .join(", "),
             }),
         }
     }
@@ -90,11 +102,12 @@ mod tests {
     #[test]
     fn missing_library_is_named_with_its_places_and_the_package() {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let place = folder.path().display().to_string();
+        let place = folder.path().to_owned();
         let missing = Faketime::find_in(std::slice::from_ref(&place), 10).unwrap_err();
         let text = missing.to_string();
         assert!(
-            text.contains(&place) && text.contains("apt-get install libfaketime"),
+            text.contains(&place.display().to_string())
+                && text.contains("apt-get install libfaketime"),
             "{text}"
         );
         std::fs::write(folder.path().join(NAME), "").expect("the folder is ours");

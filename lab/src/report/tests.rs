@@ -35,6 +35,7 @@ pub(super) fn row(status: Status) -> Row {
 pub(super) fn report(runs: Vec<Row>) -> Report {
     let summary = Summary::of(&runs, Duration::from_millis(71_040));
     Report {
+        folder: "lab/latest".to_owned(),
         started_at: "2026-11-28T13:00:00Z".to_owned(),
         version: "0.1.0",
         seed: "7c1e".to_owned(),

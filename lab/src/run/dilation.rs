@@ -113,7 +113,14 @@ impl Dilation {
         let times = self.faketime.times;
         let mut answer = Ok(());
         for _ in 0..TRIES {
-            let sent_at = self.meet_with_silence(job, setting, programs, (role, flight))?;
+            let sent_at = match self.meet_with_silence(job, setting, programs, (role, flight)) {
+                Err(RunError::NotListening(last_words)) => {
+                    return Ok(Err(format!(
+                        "with libfaketime it does not listen: {last_words}"
+                    )));
+                }
+                sent_at => sent_at?,
+            };
             answer = judge(flight, &sent_at, times);
             // A fast clock may be late on a busy machine; ours is never this early.
             let early = |gap: Duration| gap < FIRST_RESEND * 3 / 4;

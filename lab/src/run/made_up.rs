@@ -86,4 +86,4 @@ fn try_out(
 /// The scenario, and the task, that no program knows.
 const MADE_UP: &str = "made-up-by-the-lab";
 /// How long it may take to say so.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(10);

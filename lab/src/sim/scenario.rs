@@ -26,6 +26,8 @@ pub struct Simulator {
     pub evidence: PathBuf,
     /// Planted in the ends.
     pub defect: Option<Defect>,
+    /// What a replay needs besides its run.
+    pub besides: String,
 }
 
 impl Simulator {
@@ -38,12 +40,14 @@ impl Simulator {
         seed: u64,
         evidence: PathBuf,
         defect: Option<Defect>,
+        besides: String,
     ) -> Result<Self, SimulationError> {
         super::check_clock()?;
         Ok(Self {
             seed,
             evidence,
             defect,
+            besides,
         })
     }
 
@@ -55,7 +59,8 @@ impl Simulator {
             Err(verdict) => return Finished::untried(verdict),
         };
         let evidence = self.evidence.join(job.folder(Backend::Sim));
-        let command = format!("{}\n", replay(job, self.seed, Backend::Sim));
+        let replay = replay(job, job.seed(self.seed), Backend::Sim);
+        let command = format!("{replay}{}\n", self.besides);
         let kept = std::fs::create_dir_all(&evidence)
             .and_then(|()| std::fs::write(evidence.join("replay"), command))
             .and_then(|()| write_secrets(&evidence, &secrets))
@@ -101,7 +106,7 @@ impl Simulator {
             log_secrets: true,
             ..Setup::of(scenario.handshake, self.defect)
         })?;
-        let engine = Engine::new(scenario, seed_of(self.seed, &job.slug()));
+        let engine = Engine::new(scenario, seed_of(job.seed(self.seed), &job.slug()));
         let mut world = World::new(&cast, engine, &[], job.family, Some(Trace::default()))?;
         let deadline = scenario.deadline;
         let mut seen = Observation::default();

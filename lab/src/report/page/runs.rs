@@ -105,7 +105,7 @@ impl Runs {
                 },
                 Choice {
                     name: "on",
-                    values: values(|row| row.backend.to_owned()),
+                    values: values(played_on),
                 },
             ],
             runs: runs(folder, rows),
@@ -148,6 +148,14 @@ fn tiles(report: &Report) -> Vec<Tile> {
             class: "",
         },
     ]
+}
+
+/// The backend, and how many times as fast the programs' clocks were.
+fn played_on(row: &Row) -> String {
+    row.dilated.map_or_else(
+        || row.backend.to_owned(),
+        |times| format!("{} x{times}", row.backend),
+    )
 }
 
 fn runs(folder: &Path, rows: &[Row]) -> Vec<Run> {
@@ -219,10 +227,7 @@ fn run(folder: &Path, row: &Row, ladder: Option<Ladder>, logs: Vec<Log>) -> Run 
         scenario: row.scenario.clone(),
         claim: row.claim.clone(),
         family: row.family.to_string(),
-        on: row.dilated.map_or_else(
-            || row.backend.to_owned(),
-            |times| format!("{} x{times}", row.backend),
-        ),
+        on: played_on(row),
         server: shortened(&row.server),
         server_name: implementation(&row.server).to_owned(),
         client: shortened(&row.client),

@@ -406,7 +406,8 @@ const ELSEWHERE: &[(RuleId, &str)] = &[
 
 /// The scenarios that a defect turns red, each with its reason.
 fn red(catalogue: &Catalogue, defect: Option<Defect>) -> BTreeMap<String, String> {
-    let lab = Simulator::new(0x7c1e, PathBuf::new(), defect).expect("OpenSSL sees the clock");
+    let lab = Simulator::new(0x7c1e, PathBuf::new(), defect, String::new())
+        .expect("OpenSSL sees the clock");
     let ours = Some("ours".to_owned());
     let filter = Filter {
         names: Vec::new(),
