@@ -9,12 +9,13 @@
 mod common;
 
 use std::net::{SocketAddr, UdpSocket};
+use std::ops::Range;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use common::server_config;
-use dtls::core::{Connection, Progress};
+use dtls::core::{Connection, Progress, Read};
 use dtls::{
     ClientConfig, Counter, DtlsConnector, DtlsListener, DtlsStream, Recv, ServerTrust, Stats,
     Transport,
@@ -35,11 +36,17 @@ fn now() -> Instant {
     Instant::now()
 }
 
-/// One port of a client, and the datagram with which its latest connection showed its cookie.
+/// One port of a client, and the datagrams with which its latest connection asked for a cookie and
+/// showed it.
 struct Port {
     socket: UdpSocket,
+    first_hello: Vec<u8>,
     hello: Vec<u8>,
 }
+
+/// Where a `HelloVerifyRequest` has its cookie, and where a ClientHello without a session has it.
+const COOKIE_ASKED: Range<usize> = 28..49;
+const COOKIE_SHOWN: Range<usize> = 61..82;
 
 impl Port {
     fn of_client(server: SocketAddr) -> Self {
@@ -48,6 +55,7 @@ impl Port {
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         Self {
             socket,
+            first_hello: Vec::new(),
             hello: Vec::new(),
         }
     }
@@ -62,7 +70,7 @@ impl Port {
         let (stats, server) = (Arc::<Stats>::default(), self.socket.peer_addr().unwrap());
         let mut client =
             Connection::connect(&config, "localhost", server, None, &stats, now()).unwrap();
-        self.send(&mut client);
+        self.first_hello = self.send(&mut client);
         self.hello.clear();
         // The close of the connection before may come first.
         while self.hello.is_empty() {
@@ -101,6 +109,25 @@ impl Port {
     fn connect(self) -> (Self, Connection) {
         let (port, client) = self.begin();
         port.complete(client)
+    }
+
+    /// Asks with the same random until it is given another cookie, and shows that.
+    fn ask_anew(&self) {
+        let mut answer = [0; 4096];
+        loop {
+            self.socket.send(&self.first_hello).unwrap();
+            let length = self.socket.recv(&mut answer).unwrap();
+            // Behind a handshake's header the message's type.
+            let is_asked = length >= COOKIE_ASKED.end && (answer[0], answer[13]) == (22, 3);
+            let cookie = &answer[COOKIE_ASKED];
+            // Cookies of one second are the same.
+            if is_asked && *cookie != self.hello[COOKIE_SHOWN] {
+                let mut hello = self.hello.clone();
+                hello[COOKIE_SHOWN].copy_from_slice(cookie);
+                self.socket.send(&hello).unwrap();
+                return;
+            }
+        }
     }
 
     fn repeat_hello(&self) {
@@ -180,6 +207,43 @@ fn the_hello_of_a_client_that_started_over_begins_no_other_either(transport: Tra
     drop(server);
 }
 
+fn a_hello_with_the_random_of_an_ended_connection_and_a_fresh_cookie_begins_another(
+    transport: Transport,
+) {
+    let mut listener = bind(transport);
+    let port = Port::of_client(listener.local_addr());
+    let (server, _, port) = pair(&mut listener, port);
+    drop(server);
+    let client = thread::spawn(move || port.ask_anew());
+    drop(listener.accept().unwrap());
+    client.join().unwrap();
+    assert_repeated(&listener, 0, 2, 0);
+}
+
+fn a_hello_repeated_after_its_client_has_started_over_is_not_answered(transport: Transport) {
+    let mut listener = bind(transport);
+    let port = Port::of_client(listener.local_addr());
+    let (mut server, _, port) = pair(&mut listener, port);
+    let first = port.hello.clone();
+    let client = thread::spawn(|| port.connect());
+    server.set_recv_timeout(Some(PATIENCE));
+    let mut buffer = [0; 100];
+    assert_eq!(server.recv(&mut buffer).unwrap(), Recv::Reconnected);
+    assert!(server.accept_reconnect());
+    let (port, mut client) = client.join().unwrap();
+    for _ in 0..3 {
+        port.socket.send(&first).unwrap();
+    }
+    client.write(b"data").unwrap();
+    port.send(&mut client);
+    assert_eq!(server.recv(&mut buffer).unwrap(), Recv::Data(4));
+    server.send(b"answer").unwrap();
+    // An answer to the hellos would be before it.
+    port.receive(&mut client);
+    assert_eq!(client.read(&mut buffer).unwrap(), Read::Data(6));
+    assert_repeated(&listener, 0, 1, 1);
+}
+
 fn a_hello_whose_handshake_was_not_completed_may_come_again(transport: Transport) {
     let mut listener = bind(transport);
     let address = listener.local_addr();
@@ -220,6 +284,8 @@ on_each_transport! {
     a_hello_repeated_after_its_connection_has_ended_begins_no_other,
     a_repeated_hello_that_a_connection_hands_back_as_it_ends_begins_no_other,
     the_hello_of_a_client_that_started_over_begins_no_other_either,
+    a_hello_with_the_random_of_an_ended_connection_and_a_fresh_cookie_begins_another,
+    a_hello_repeated_after_its_client_has_started_over_is_not_answered,
     a_hello_whose_handshake_was_not_completed_may_come_again,
     a_hello_repeated_before_its_connection_has_answered_begins_no_other,
 }

@@ -28,7 +28,7 @@ use crate::sys;
 use super::filter::{HeldAlert, RecordFilter, Role};
 use super::heartbeat::Heartbeat;
 use super::reconnect::Reconnect;
-use super::record::HelloRandom;
+use super::record::HelloId;
 use super::renumber::Renumber;
 use super::slot::Slot;
 use super::timers::{Due, Timers};
@@ -81,6 +81,8 @@ pub struct Connection {
     /// Bytes of a datagram at present: less than the link takes while flights are lost.
     mtu: u16,
     max_payload: usize,
+    /// With which the client began it, at the server's end.
+    pub(crate) hello: Option<HelloId>,
     /// A server's watch for a client that starts over.
     reconnect: Option<Box<Reconnect>>,
     successor: Option<Box<Self>>,
@@ -204,6 +206,7 @@ impl Connection {
             link_mtu: settings.link_mtu,
             mtu: u16::MAX,
             max_payload: 0,
+            hello: None,
             reconnect: None,
             successor: None,
             heartbeat: None,
@@ -381,13 +384,6 @@ impl Connection {
         } else {
             Read::Empty
         })
-    }
-
-    /// The client's random: what tells this connection's hello from others of the client.
-    pub(crate) fn client_random(&self) -> HelloRandom {
-        let mut random = HelloRandom::default();
-        self.ssl().client_random(&mut random);
-        random
     }
 
     /// The client's new connection, after [`Read::Reconnected`]. It may carry another identity.

@@ -20,7 +20,7 @@ use crate::{sys, verify};
 use super::connection::Connection;
 use super::cookie::{CookieJar, UnixSeconds};
 use super::reconnect::Reconnect;
-use super::record::{client_hello_random, client_hello_sequence, split_record};
+use super::record::{client_hello_id, client_hello_sequence, split_record};
 use super::slot::Slot;
 
 /// Who sent the hello that OpenSSL asks a cookie for. It travels in the `SSL`, because OpenSSL asks
@@ -169,6 +169,7 @@ impl VerifiedHello {
     /// # Errors
     /// OpenSSL is out of memory.
     pub fn accept(self) -> Result<Box<Connection>, ErrorStack> {
+        let id = client_hello_id(&self.datagram).ok_or_else(ErrorStack::get)?;
         let hello = client_hello_sequence(&self.datagram).zip(split_record(&self.datagram));
         let (sequence, (record, rest)) = hello.ok_or_else(ErrorStack::get)?;
         let mut stream = new_stream(&self.config)?;
@@ -183,18 +184,17 @@ impl VerifiedHello {
         let settings = self.config.settings();
         let mut connection =
             Connection::accepted(stream, sequence, peer, settings, &self.stats, self.now)?;
+        connection.hello = Some(id);
         if !rest.is_empty() {
             connection.receive(rest, self.now);
         }
-        if !self.asker.live
-            && let Some(hello) = client_hello_random(&self.datagram)
-        {
+        if !self.asker.live {
             connection.watch_for_reconnect(Box::new(Reconnect::new(
                 self.config,
                 self.stats,
                 peer,
                 local,
-                hello,
+                id.random,
                 (self.asker.now, self.now),
             )));
         }

@@ -41,6 +41,9 @@ pub(crate) struct Reconnect {
     local: SocketAddr,
     /// Of the hello that began the live connection: a replay of it begins nothing.
     live: HelloRandom,
+    /// Of the one before, which ended as this one began: a repetition of its hello may still be on its
+    /// way.
+    previous: Option<HelloRandom>,
     /// Both clocks as they were at that hello, to tell one by the other. Cookies are issued and
     /// verified here alone, so a step of the wall clock meanwhile does no harm.
     began: (UnixSeconds, Instant),
@@ -73,6 +76,7 @@ impl Reconnect {
             peer,
             local,
             live: hello,
+            previous: None,
             began,
             candidate: None,
             answer: None,
@@ -83,14 +87,14 @@ impl Reconnect {
     /// Whether [`Self::receive`] has a use for this datagram. The live connection gets it anyway.
     pub(crate) fn concerns(&self, datagram: &[u8]) -> bool {
         self.candidate.is_some()
-            || client_hello_random(datagram).is_some_and(|random| random != self.live)
+            || client_hello_random(datagram).is_some_and(|random| !self.has_begun(&random))
     }
 
     /// Takes a datagram of the peer.
     pub(crate) fn receive(&mut self, datagram: &[u8], now: Instant) {
         let known = self.candidate.as_ref().map(|candidate| candidate.random);
         match client_hello_random(datagram) {
-            Some(random) if random == self.live => {}
+            Some(random) if self.has_begun(&random) => {}
             Some(random) if Some(random) != known => self.hello(datagram, random, now),
             _ => {
                 if let Some(candidate) = &mut self.candidate {
@@ -110,7 +114,7 @@ impl Reconnect {
     /// The candidate, whose handshake goes on as the live connection's.
     pub(crate) fn take_candidate(&mut self) -> Option<Box<Connection>> {
         let candidate = self.candidate.take()?;
-        self.live = candidate.random;
+        self.previous = Some(std::mem::replace(&mut self.live, candidate.random));
         self.stats.count(Counter::Reconnects);
         Some(candidate.connection)
     }
@@ -155,6 +159,11 @@ impl Reconnect {
         if gone {
             self.candidate = None;
         }
+    }
+
+    /// Whether the live connection or the one before began with this hello.
+    fn has_begun(&self, random: &HelloRandom) -> bool {
+        *random == self.live || self.previous.as_ref() == Some(random)
     }
 
     fn hello(&mut self, datagram: &[u8], random: HelloRandom, now: Instant) {

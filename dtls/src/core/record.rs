@@ -1,6 +1,8 @@
 //! The 13-byte record header and the 12-byte handshake header (RFC 6347 §4.1, §4.2.2), and nothing
 //! behind them. Pure; runs on the thread that owns the datagram.
 
+use super::cookie::COOKIE;
+
 /// Length of a record header.
 pub(crate) const RECORD_HEADER: usize = 13;
 /// Length of a handshake message header.
@@ -131,16 +133,35 @@ pub(crate) fn client_hello_random(datagram: &[u8]) -> Option<HelloRandom> {
     (fragment.offset == 0).then_some(*random)
 }
 
+/// What tells a hello that began a connection from every other: a client whose randoms repeat is asked
+/// for a cookie anew, and one that repeats its hello shows the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct HelloId {
+    pub(crate) random: HelloRandom,
+    pub(crate) cookie: [u8; COOKIE],
+}
+
+/// Of a datagram that starts with a ClientHello that shows a cookie of our form.
+pub(crate) fn client_hello_id(datagram: &[u8]) -> Option<HelloId> {
+    Some(HelloId {
+        random: client_hello_random(datagram)?,
+        cookie: client_hello_cookie(datagram)?.try_into().ok()?,
+    })
+}
+
 /// Whether a datagram starts with a ClientHello that shows a cookie, good or not.
 pub(crate) fn client_hello_has_cookie(datagram: &[u8]) -> bool {
-    let cookie_length = || {
-        client_hello_random(datagram)?;
-        let (record, _) = split_record(datagram)?;
-        let session = record.body.get(HANDSHAKE_HEADER + 2 + 32..)?;
-        let (&length, rest) = session.split_first()?;
-        rest.get(usize::from(length)).copied()
-    };
-    cookie_length().is_some_and(|length| length > 0)
+    client_hello_cookie(datagram).is_some_and(|cookie| !cookie.is_empty())
+}
+
+/// The cookie of the ClientHello that a datagram starts with: behind the random and a session's id.
+fn client_hello_cookie(datagram: &[u8]) -> Option<&[u8]> {
+    client_hello_random(datagram)?;
+    let (record, _) = split_record(datagram)?;
+    let session = record.body.get(HANDSHAKE_HEADER + 2 + 32..)?;
+    let (&length, rest) = session.split_first()?;
+    let (&length, rest) = rest.get(usize::from(length)..)?.split_first()?;
+    rest.get(..usize::from(length))
 }
 
 /// A record, for the tests of this crate.

@@ -7,6 +7,7 @@
 //! thread; a route is taken down by the connection's, which leaves behind what hello it began with.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -14,7 +15,7 @@ use std::time::Instant;
 use crate::config::PortSharing;
 use crate::core::ended::Ended;
 use crate::core::limits::{Census, Limits, Prefix, PrefixLengths};
-use crate::core::record::HelloRandom;
+use crate::core::record::HelloId;
 use crate::stats::Counter;
 
 use super::mailbox::{Bell, Mailbox, Post, mailbox};
@@ -29,7 +30,6 @@ const EARLY: usize = 32 * 1024;
 const INBOX: usize = 128 * 1024;
 
 /// Where the listener forwards a connection's datagrams.
-#[derive(Debug)]
 pub(crate) struct Routes {
     table: Mutex<Table>,
     lengths: PrefixLengths,
@@ -37,7 +37,13 @@ pub(crate) struct Routes {
     bell: Arc<Bell>,
 }
 
-#[derive(Debug)]
+/// Without the table: it is long, and would have to be locked.
+impl fmt::Debug for Routes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Routes").finish_non_exhaustive()
+    }
+}
+
 struct Table {
     inboxes: HashMap<FourTuple, Option<Post<Vec<u8>>>>,
     census: Census,
@@ -79,7 +85,7 @@ impl Routes {
     }
 
     /// Whether the connection that this hello began has ended lately.
-    pub(crate) fn has_ended(&self, tuple: FourTuple, hello: &HelloRandom, now: Instant) -> bool {
+    pub(crate) fn has_ended(&self, tuple: FourTuple, hello: &HelloId, now: Instant) -> bool {
         let FourTuple { peer, local } = tuple;
         self.lock().ended.knows(peer, local, hello, now)
     }
@@ -106,7 +112,7 @@ pub(crate) struct Route {
     tuple: FourTuple,
     prefix: Prefix,
     /// The hello that began it, once its handshake is complete.
-    established: Option<HelloRandom>,
+    established: Option<HelloId>,
 }
 
 impl Route {
@@ -132,7 +138,7 @@ impl Route {
 
     /// The handshake that began with `hello` is complete. If there was another before it, the client
     /// has started over, and that connection has ended.
-    pub(crate) fn establish(&mut self, hello: HelloRandom) {
+    pub(crate) fn establish(&mut self, hello: HelloId) {
         let mut table = self.routes.lock();
         match self.established.replace(hello) {
             None => table.census.establish(),

@@ -17,7 +17,7 @@ use std::time::Instant;
 
 use crate::config::{self, PortSharing, Safeguard, ServerConfig, Successor, unix_now};
 use crate::core::limits::{HelloRate, Limits, Prefix};
-use crate::core::record::{client_hello_has_cookie, client_hello_random, client_hello_sequence};
+use crate::core::record::{client_hello_has_cookie, client_hello_id, client_hello_sequence};
 use crate::core::{HelloOutcome, HelloVerifier, VerifiedHello};
 use crate::error::BindError;
 use crate::stats::{Counter, Stats};
@@ -264,7 +264,7 @@ impl Reception {
     /// Whether a hello with a good cookie has had its connection.
     fn is_repeated(&self, hello: &[u8], tuple: FourTuple, now: Instant) -> bool {
         let routes = &self.common.routes;
-        client_hello_random(hello).is_some_and(|random| routes.has_ended(tuple, &random, now))
+        client_hello_id(hello).is_some_and(|hello| routes.has_ended(tuple, &hello, now))
     }
 
     fn answer(&self, answer: &[u8], tuple: FourTuple) {

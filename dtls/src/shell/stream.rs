@@ -108,7 +108,9 @@ impl DtlsStream {
         // On failure, the alert that tells the peer why.
         transmit(&mut connection, &transport);
         outcome?;
-        transport.settle(connection.client_random());
+        if let Some(hello) = connection.hello {
+            transport.settle(hello);
+        }
         Ok(Self {
             connection,
             transport,
@@ -202,7 +204,9 @@ impl DtlsStream {
         let Some(successor) = self.connection.take_successor() else {
             return false;
         };
-        self.transport.settle(successor.client_random());
+        if let Some(hello) = successor.hello {
+            self.transport.settle(hello);
+        }
         self.connection = successor;
         self.backlog = Backlog::default();
         self.closed = false;

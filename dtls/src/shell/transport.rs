@@ -16,7 +16,7 @@ use nix::sys::time::TimeSpec;
 use socket2::SockRef;
 
 use crate::config::Settings;
-use crate::core::record::HelloRandom;
+use crate::core::record::HelloId;
 use crate::stats::Stats;
 use crate::sys::udp::Datagram;
 
@@ -158,11 +158,11 @@ impl Transport {
         }
     }
 
-    /// The handshake of the client with this random is complete: nothing early is missing any more.
-    pub(crate) fn settle(&mut self, random: HelloRandom) {
+    /// The server's handshake that began with this hello is complete: nothing early is missing any more.
+    pub(crate) fn settle(&mut self, hello: HelloId) {
         match self {
-            Self::Connected(connected) => connected.settle(random),
-            Self::Shared(shared) => shared.settle(random),
+            Self::Connected(connected) => connected.settle(hello),
+            Self::Shared(shared) => shared.settle(hello),
         }
     }
 

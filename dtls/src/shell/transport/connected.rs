@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::config::{Safeguard, Settings};
-use crate::core::record::{HelloRandom, client_hello_sequence};
+use crate::core::record::{HelloId, client_hello_sequence};
 use crate::shell::bad_calls::{self, Call};
 use crate::shell::handoff::Route;
 use crate::shell::icmp::{Sending, SocketError, send_or_lose};
@@ -89,9 +89,9 @@ impl Connected {
     }
 
     /// The handshake is complete: nothing early is missing any more.
-    pub(super) fn settle(&mut self, random: HelloRandom) {
+    pub(super) fn settle(&mut self, hello: HelloId) {
         if let Some(route) = &mut self.route {
-            route.establish(random);
+            route.establish(hello);
             route.stop_forwarding();
         }
         self.inbox = None;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use crate::core::record::{HelloRandom, client_hello_sequence};
+use crate::core::record::{HelloId, client_hello_sequence};
 use crate::shell::handoff::Route;
 use crate::shell::icmp;
 use crate::shell::mailbox::Mailbox;
@@ -62,9 +62,9 @@ impl Shared {
     }
 
     /// The handshake is complete.
-    pub(super) fn settle(&mut self, random: HelloRandom) {
+    pub(super) fn settle(&mut self, hello: HelloId) {
         if let Some(route) = &mut self.route {
-            route.establish(random);
+            route.establish(hello);
         }
     }
 
