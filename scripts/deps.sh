@@ -86,6 +86,8 @@ needed "test" "has rsyslogd" "rsyslog" "collects syslog behind us, without DTLS"
 needed "test" "has tshark" "tshark" "decrypts the lab's captures with the secrets in them"
 needed "test" "has_faketime" "libfaketime" "makes the clocks of the lab's programs run faster"
 needed "test" "has logger" "bsdutils" "logger, sends syslog"
+needed "test" "has unshare" "util-linux" "unshare, gives a test a network of its own"
+needed "test" "has prlimit" "util-linux" "prlimit, lowers the limits of a running server"
 needed "test" "has systemd-analyze" "systemd" "systemd-analyze, checks the unit in dist/"
 
 give_up() {

@@ -335,7 +335,7 @@ fn a_host_without_a_free_port_is_named_with_the_remedy() {
         .arg(client().get_program())
         .args(["connect", "127.0.0.1:5684", "--insecure"])
         .output()
-        .expect("this test needs unshare(1): make deps");
+        .expect("this test needs unshare(1), ip(8) and bash(1): make deps");
     assert_refused(
         &output,
         3,

@@ -25,7 +25,6 @@ mod stamps;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -83,10 +82,11 @@ pub(crate) struct ListenerConfig {
     pub(crate) ready: Ready,
     /// What its configuration says of that which cannot change while it runs.
     fixed: Map<String, Value>,
-    /// How many connections the configuration asks for.
-    asked: Option<NonZeroUsize>,
-    /// How many a start with this configuration would allow.
+    /// How many connections a start with this configuration would allow.
     max_connections_then: usize,
+    /// How many where the configuration does not say, if that has been found out. The system's limits
+    /// depend on what others have of them at the moment, so nobody asks again while nothing changes.
+    default_connections: Option<usize>,
     /// What each setting is, and who said so.
     settings: Vec<effective::Setting>,
 }
@@ -181,7 +181,7 @@ impl Config {
             listeners.push(ListenerConfig {
                 listen,
                 fixed: layers.holding(&[&SERVICE[..], &SOCKET].concat()),
-                asked: layers.merged.max_connections,
+                default_connections: service.default_connections,
                 max_connections_then: service.max_connections_then,
                 settings: layers.settings(listen, service.max_connections, ready.client_auth),
                 service: service.service,
@@ -252,6 +252,7 @@ struct Serving {
     max_connections: usize,
     /// See [`ListenerConfig`].
     max_connections_then: usize,
+    default_connections: Option<usize>,
 }
 
 /// Looks up what is behind each listener. A running server goes on with what is there, and only
@@ -275,23 +276,55 @@ fn services(
             fixed.retain(|key, _| SERVICE.contains(&key.as_str()));
             layers.holding(&SERVICE) != fixed
         }) {
-            let fresh = fresh_services(layers, becomes_another_user)?;
-            fresh.iter().map(|one| one.max_connections_then).collect()
-        } else if both().any(|(layers, before)| layers.merged.max_connections != before.asked) {
-            share_connections(layers, becomes_another_user)?
+            let fresh = fresh_services(layers, becomes_another_user)?.into_iter();
+            fresh
+                .map(|one| (one.max_connections_then, one.default_connections))
+                .collect()
         } else {
-            let before = before.listeners.iter();
-            before.map(|one| one.max_connections_then).collect()
+            connections_then(layers, becomes_another_user, before)?
         };
-        let serving = |(listener, max_connections_then): (&ListenerConfig, usize)| Serving {
+        let serving = |(listener, (then, default)): (&ListenerConfig, _)| Serving {
             service: listener.service.clone(),
             stats: Arc::clone(&listener.stats),
             max_connections: listener.max_connections,
-            max_connections_then,
+            max_connections_then: then,
+            default_connections: default,
         };
         return Ok(before.listeners.iter().zip(then).map(serving).collect());
     }
     fresh_services(layers, becomes_another_user)
+}
+
+/// How many connections a start would allow each listener, whose services are what they were, and how
+/// many where the configuration does not say.
+fn connections_then(
+    layers: &[Layers<'_>],
+    becomes_another_user: bool,
+    before: &Config,
+) -> Result<Vec<(usize, Option<usize>)>, Failure> {
+    let known: Vec<_> = layers
+        .iter()
+        .zip(&before.listeners)
+        .map(|(layers, before)| match layers.merged.max_connections {
+            None => before.default_connections,
+            Some(asked) => [before.max_connections, before.max_connections_then]
+                .contains(&asked.get())
+                .then_some(asked.get()),
+        })
+        .collect();
+    let fresh = if known.contains(&None) {
+        share_connections(layers, becomes_another_user)?
+    } else {
+        vec![0; known.len()]
+    };
+    let each = layers.iter().zip(&before.listeners).zip(known).zip(fresh);
+    Ok(each
+        .map(|(((layers, before), known), fresh)| {
+            let then = known.unwrap_or(fresh);
+            let unsaid = layers.merged.max_connections.is_none().then_some(then);
+            (then, unsaid.or(before.default_connections))
+        })
+        .collect())
 }
 
 fn fresh_services(
@@ -309,11 +342,17 @@ fn fresh_services(
     Ok(services
         .into_iter()
         .zip(most)
-        .map(|((service, stats), max_connections)| Serving {
+        .zip(layers)
+        .map(|(((service, stats), max_connections), layers)| Serving {
             service,
             stats,
             max_connections,
             max_connections_then: max_connections,
+            default_connections: layers
+                .merged
+                .max_connections
+                .is_none()
+                .then_some(max_connections),
         })
         .collect())
 }

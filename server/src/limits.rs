@@ -36,7 +36,8 @@ pub(crate) enum LimitError {
     /// Too few descriptors.
     #[error(
         "--max-connections {asked} needs {needed} descriptors, the limit is {limit}; raise it \
-         (ulimit -Hn {needed}, or LimitNOFILE={needed} in a systemd unit) or ask for {most} at most"
+         (ulimit -Hn {needed}, or LimitNOFILE={needed} in a systemd unit){}",
+        or_fewer(*most)
     )]
     Descriptors {
         /// How many connections the limit carries.
@@ -50,10 +51,9 @@ pub(crate) enum LimitError {
     },
     /// Too few threads.
     #[error(
-        "--max-connections {asked} needs {needed} threads, {} leaves {} of {}; raise it ({}) or ask \
-         for {} at most",
+        "--max-connections {asked} needs {needed} threads, {} leaves {} of {}; raise it ({}){}",
         limit.kind, limit.left(), limit.limit, limit.remedy(*needed),
-        most
+        or_fewer(*most)
     )]
     Threads {
         /// Connections that it carries.
@@ -68,8 +68,8 @@ pub(crate) enum LimitError {
     /// Too few memory mappings.
     #[error(
         "--max-connections {asked} needs {needed} memory mappings, the limit is {limit}; raise it \
-         (sysctl vm.max_map_count={needed}) or ask for {} at most",
-        connections_within_mappings(*limit)
+         (sysctl vm.max_map_count={needed}){}",
+        or_fewer(connections_within_mappings(*limit))
     )]
     Mappings {
         /// Connections asked for.
@@ -82,8 +82,8 @@ pub(crate) enum LimitError {
     /// Too few local ports.
     #[error(
         "--max-connections {asked} needs as many local ports towards the backend, the host has \
-         {limit}; widen the range (sysctl net.ipv4.ip_local_port_range=\"15000 65000\") or ask for \
-         {limit} at most"
+         {limit}; widen the range (sysctl net.ipv4.ip_local_port_range=\"15000 65000\"){}",
+        or_fewer(*limit)
     )]
     Ports {
         /// Connections asked for.
@@ -94,6 +94,14 @@ pub(crate) enum LimitError {
     /// The limit cannot be asked for.
     #[error("cannot read or raise the limit on descriptors: {0}")]
     Unknown(io::Error),
+}
+
+/// The other remedy, where a limit carries a connection at all.
+fn or_fewer(most: u64) -> String {
+    if most == 0 {
+        return String::new();
+    }
+    format!(" or ask for {most} at most")
 }
 
 /// Raises the soft limits on descriptors and threads to the hard ones, and says how many connections
@@ -280,6 +288,26 @@ mod tests {
             decide(asked(513), limits(u64::MAX, 2049), ECHO),
             Err(LimitError::Mappings { .. })
         ));
+    }
+
+    #[test]
+    fn none_at_all_is_no_remedy() {
+        let threads = Some(ThreadLimit {
+            kind: Kind::PidsMax,
+            limit: 64,
+            others: 0,
+        });
+        let wide = limits(u64::MAX, u64::MAX);
+        for (none, remedy) in [
+            (limits(0, u64::MAX), "ulimit -Hn 131"),
+            (limits(u64::MAX, 1024), "vm.max_map_count=1026"),
+            (Limits { threads, ..wide }, "TasksMax=65"),
+            (Limits { ports: 0, ..wide }, "ip_local_port_range"),
+        ] {
+            let refused = decide(asked(1), none, FORWARD).unwrap_err().to_string();
+            assert!(refused.contains(remedy), "{refused}");
+            assert!(!refused.contains("at most"), "{refused}");
+        }
     }
 
     #[test]

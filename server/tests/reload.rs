@@ -9,6 +9,7 @@ mod common;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::process::Command;
 use std::time::Duration;
 
 use common::{Pki, Program, Server, assert_echo, command, receive};
@@ -369,10 +370,7 @@ fn a_default_that_is_written_out_is_no_change() {
                     key = \"server.key\"\nbackend = \"localhost:9\"\n";
     put(&pki, "server.toml", listener);
     let file = pki.path("server.toml");
-    let mut program = Program::start(command(["--config", &file])).unwrap();
-    let line = program.wait_for("listening on ");
-    let most = line.split("at most ").nth(1).unwrap();
-    let most = most.split(' ').next().unwrap();
+    let (mut program, most) = start_with_few_descriptors(&file);
     let defaults = format!(
         "service = \"forward\"\nsni-backend = []\nproxy-protocol = \"none\"\n\
          syslog-frames = \"keep\"\nidle-counts = \"both\"\nport-sharing = \"reuseport\"\n\
@@ -391,6 +389,73 @@ fn a_default_that_is_written_out_is_no_change() {
     let finished = program.finish();
     let told = finished.stderr.matches("takes effect").count();
     assert_eq!(told, 1, "{finished:#?}");
+}
+
+#[test]
+fn connections_that_run_are_no_change_whatever_the_limits_have_become() {
+    let pki = Pki::new();
+    pki.files(Profile::SERVER);
+    let listener = "[[listener]]\nlisten = \"127.0.0.1:0\"\ncert = \"server.pem\"\n\
+                    key = \"server.key\"\n";
+    put(&pki, "server.toml", listener);
+    let (mut program, most) = start_with_few_descriptors(&pki.path("server.toml"));
+    let lowered = Command::new("prlimit")
+        .args(["--nofile=200:200", "--pid", &program.pid().to_string()])
+        .status()
+        .expect("this test needs prlimit(1): make deps");
+    assert!(lowered.success());
+    put(
+        &pki,
+        "server.toml",
+        format!("{listener}max-connections = {}\n", most + 1),
+    );
+    let line = program.wait_for("everything stays as it was");
+    assert!(line.contains("the limit is 200"), "{line}");
+    for (connections, told) in [
+        (Some(most), false),
+        (Some(5), true),
+        (Some(most), false),
+        (None, false),
+    ] {
+        let said = connections.map(|number| format!("max-connections = {number}\n"));
+        let config = format!("{listener}{}", said.unwrap_or_default());
+        put(&pki, "server.toml", config);
+        program.wait_for("reloaded for new connections");
+        if told {
+            program.wait_for("max-connections of the listener at 127.0.0.1:0 takes effect");
+        }
+    }
+    program.signal(Signal::SIGTERM);
+    let finished = program.finish();
+    let told = finished.stderr.matches("takes effect").count();
+    assert_eq!(told, 1, "{finished:#?}");
+}
+
+/// Where descriptors are the tightest limit: how many threads are left depends on the moment. Gives the
+/// number of connections, too.
+fn start_with_few_descriptors(config: &str) -> (Program, usize) {
+    let server = command(["--config", config]);
+    let mut shell = Command::new("sh");
+    shell
+        .args(["-c", r#"ulimit -n 256; exec "$@""#, "sh"])
+        .arg(server.get_program())
+        .args(server.get_args())
+        .env_remove("RUST_LOG");
+    let mut program = Program::start(shell).unwrap();
+    let line = program.wait_for("listening on ");
+    let most = line.split("at most ").nth(1).unwrap();
+    let most = most.split(' ').next().unwrap().parse().unwrap();
+    (program, most)
+}
+
+#[test]
+fn an_empty_list_of_backends_is_none_at_the_start_too() {
+    let pki = Pki::new();
+    pki.files(Profile::SERVER);
+    let listener = "[[listener]]\nlisten = \"127.0.0.1:0\"\ncert = \"server.pem\"\n\
+                    key = \"server.key\"\nsni-backend = []\n";
+    let server = serve(&pki, listener);
+    assert!(admits(&server, pki.client()));
 }
 
 #[test]

@@ -21,7 +21,14 @@ pub(super) fn ready(options: &ListenerOptions, stats: &Arc<Stats>) -> Result<Ser
     };
     let given = [
         ("backend", options.backend.is_some()),
-        ("sni-backend", options.sni_backend.is_some()),
+        // An empty list says as much as none.
+        (
+            "sni-backend",
+            options
+                .sni_backend
+                .as_ref()
+                .is_some_and(|names| !names.is_empty()),
+        ),
         ("proxy-protocol", options.proxy_protocol.is_some()),
     ];
     match given.into_iter().find(|(_, given)| *given) {
