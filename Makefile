@@ -83,7 +83,7 @@ endpoints: ## build the lab's small programs on Mbed TLS and wolfSSL, where thes
 	@lab/endpoints/build.sh $(BIN)
 
 # The oracle first: the page of the matrix shows its newest answer.
-lab-full: ## the oracle, the matrix of all implementations, all explorations: some 20 minutes; LAB_ARGS='--repeat 3'
+lab-full: ## the oracle, the matrix of all implementations, all explorations: a quarter of an hour; LAB_ARGS='--repeat 3'
 	@scripts/deps.sh lab-full
 	cargo build --locked --workspace
 	cargo build --locked --release -p dtls-lab
