@@ -19,10 +19,11 @@ use dtls_lab::report::{
     Cell, Matrix, Player, Report, Required, Row, Summary, save_page, write_json, write_matrix,
 };
 use dtls_lab::role::Role;
-use dtls_lab::run::{Asked, Backend, Choice, Dilation, Job, Lab};
+use dtls_lab::run::{Asked, Backend, Choice, Job, Lab};
 use dtls_lab::scenario::{Catalogue, Family};
 use dtls_lab::schedule::{Grid, Progress, matches, plan_matrix, run_all};
 
+use super::scenarios::{dilation, hurry, tell_the_rest};
 use super::{
     INTERRUPTED, LabError, adapters, catalogue, exit, prepare, programs, progress_bar, require_ours,
 };
@@ -69,12 +70,7 @@ pub(crate) fn matrix(arguments: &MatrixArgs, started: Instant) -> Result<ExitCod
     };
     let (mut plan, scenarios) = plan_matrix(&catalogue, &grid)?;
     expectations.apply(&mut plan);
-    let dilation = arguments
-        .play
-        .dilate
-        .map(Dilation::new)
-        .transpose()?
-        .map(Arc::new);
+    let dilation = dilation(&arguments.play)?;
     let programs = programs(&arguments.play.programs);
     require_ours(&programs, &plan)?;
     netns::claim_privileges()?;
@@ -115,7 +111,7 @@ pub(crate) fn matrix(arguments: &MatrixArgs, started: Instant) -> Result<ExitCod
             scenarios.len(),
             plan.len(),
             Backend::Wire.describe(),
-            super::scenarios::hurry(arguments.play.dilate)
+            hurry(arguments.play.dilate)
         )?;
     }
     let bar = progress_bar(plan.len());
@@ -168,15 +164,11 @@ pub(crate) fn matrix(arguments: &MatrixArgs, started: Instant) -> Result<ExitCod
     match arguments.play.format {
         Format::Text => {
             write_matrix(&mut anstream::stdout().lock(), &matrix, &evidence)?;
-            for line in dilation.iter().flat_map(|it| it.found()) {
-                writeln!(io::stdout(), "{line}")?;
-            }
-            let latest = arguments.play.out.join("latest");
-            writeln!(
-                io::stdout(),
-                "report {}   replay all: {}",
-                latest.join("index.html").display(),
-                report.replay
+            tell_the_rest(
+                &mut io::stdout(),
+                &arguments.play,
+                dilation.as_deref(),
+                &report.replay,
             )?;
         }
         Format::Json => write_json(&mut io::stdout().lock(), &matrix)?,

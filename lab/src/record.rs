@@ -242,6 +242,17 @@ impl From<u8> for ContentType {
     }
 }
 
+/// The readable handshake fragments of a datagram, in its order.
+pub(crate) fn fragments(records: &[Record]) -> impl Iterator<Item = &Fragment> {
+    records
+        .iter()
+        .filter_map(|record| match &record.content {
+            Content::Handshake(fragments) => Some(fragments),
+            _ => None,
+        })
+        .flatten()
+}
+
 /// What a datagram carries in a few words, such as `ServerHello Certificate ServerHelloDone`;
 /// names of messages in order, each once.
 #[must_use]

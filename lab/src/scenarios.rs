@@ -9,7 +9,7 @@ use std::time::SystemTime;
 
 use dtls_certs::PkiFiles;
 use dtls_lab::adapter::{Adapter, Adapters};
-use dtls_lab::cli::{BackendArg, FamilyArg, Format, RunArgs};
+use dtls_lab::cli::{BackendArg, FamilyArg, Format, PlayArgs, RunArgs};
 use dtls_lab::endpoint;
 use dtls_lab::netem;
 use dtls_lab::netns;
@@ -52,12 +52,7 @@ pub(crate) fn run(arguments: &RunArgs) -> Result<ExitCode, LabError> {
         crossplay::built_in(&catalogue, &adapters)?.apply(&mut plan);
     }
     check_combinations(arguments)?;
-    let dilation = arguments
-        .play
-        .dilate
-        .map(Dilation::new)
-        .transpose()?
-        .map(Arc::new);
+    let dilation = dilation(&arguments.play)?;
     let programs = programs(&arguments.play.programs);
     let mut note = None;
     let mut choices = Vec::new();
@@ -139,15 +134,11 @@ pub(crate) fn run(arguments: &RunArgs) -> Result<ExitCode, LabError> {
         Format::Text => {
             let mut out = anstream::stdout().lock();
             write_table(&mut out, &report, &evidence)?;
-            for line in dilation.iter().flat_map(|it| it.found()) {
-                writeln!(out, "{line}")?;
-            }
-            let latest = arguments.play.out.join("latest");
-            writeln!(
-                out,
-                "report {}   replay all: {}",
-                latest.join("index.html").display(),
-                report.replay
+            tell_the_rest(
+                &mut out,
+                &arguments.play,
+                dilation.as_deref(),
+                &report.replay,
             )?;
         }
         Format::Json => write_json(&mut io::stdout().lock(), &report)?,
@@ -253,6 +244,25 @@ fn game(row: &Row) -> (String, Family, String, String) {
         row.server.clone(),
         row.client.clone(),
     )
+}
+
+/// The hurry that `--dilate` asks for.
+pub(crate) fn dilation(play: &PlayArgs) -> Result<Option<Arc<Dilation>>, LabError> {
+    Ok(play.dilate.map(Dilation::new).transpose()?.map(Arc::new))
+}
+
+/// The last lines: whose clocks were hurried, where the page is, how all of it is played again.
+pub(crate) fn tell_the_rest(
+    out: &mut impl Write,
+    play: &PlayArgs,
+    dilation: Option<&Dilation>,
+    replay: &str,
+) -> io::Result<()> {
+    for line in dilation.map(Dilation::found).unwrap_or_default() {
+        writeln!(out, "{line}")?;
+    }
+    let page = play.out.join("latest").join("index.html");
+    writeln!(out, "report {}   replay all: {replay}", page.display())
 }
 
 /// What a person is told of `--dilate` before anything was probed.

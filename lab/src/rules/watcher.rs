@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::RuleId;
 use crate::packet::Direction;
-use crate::record::{Content, ContentType, Fragment, MessageType, Place, Record};
+use crate::record::{Content, ContentType, Fragment, MessageType, Place, Record, fragments};
 
 /// A datagram an endpoint has sent, before anything becomes of it.
 #[derive(Debug, Clone, Copy)]
@@ -263,7 +263,7 @@ impl Flow {
     }
 
     fn note_hellos(&mut self, seen: &Passing<'_>) {
-        let asked = fragments_of(seen.records).filter_map(Fragment::cookie_asked_for);
+        let asked = fragments(seen.records).filter_map(Fragment::cookie_asked_for);
         for cookie in asked {
             if !self.cookies.iter().any(|known| known == cookie) {
                 self.cookies.push(cookie.to_vec());
@@ -401,7 +401,7 @@ impl Flow {
         if self.meddled || self.handshake > 1 {
             return None;
         }
-        for fragment in fragments_of(seen.records) {
+        for fragment in fragments(seen.records) {
             // Each HelloVerifyRequest is made anew, and its cookie may be another one.
             if fragment.message == MessageType::HelloVerifyRequest {
                 continue;
@@ -510,20 +510,10 @@ fn length_of(body: &[u8]) -> u32 {
     u32::try_from(body.len()).unwrap_or(u32::MAX)
 }
 
-fn fragments_of(records: &[Record]) -> impl Iterator<Item = &Fragment> {
-    records
-        .iter()
-        .filter_map(|record| match &record.content {
-            Content::Handshake(fragments) => Some(fragments),
-            _ => None,
-        })
-        .flatten()
-}
-
 /// What a datagram with a hello says of a cookie.
 fn hello_of(records: &[Record]) -> Option<Cookie> {
     let mut hellos =
-        fragments_of(records).filter(|fragment| fragment.message == MessageType::ClientHello);
+        fragments(records).filter(|fragment| fragment.message == MessageType::ClientHello);
     let fragment = hellos.next()?;
     Some(match &fragment.hello {
         Some(hello) if hello.has_cookie() => Cookie::Some(hello.cookie.clone()),

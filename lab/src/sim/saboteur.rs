@@ -10,13 +10,13 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
-use datagram::{carries, fragments, is_bad, is_clear, with_cookie};
+use datagram::{carries, is_bad, is_clear, with_cookie};
 
 use super::defect::Defect;
 use super::end::Moment;
 use crate::packet::Direction;
 use crate::record::{
-    self, Content, ContentType, FlightTracker, Fragment, MessageType, Place, Record,
+    self, Content, ContentType, FlightTracker, Fragment, MessageType, Place, Record, fragments,
 };
 use crate::role::Role;
 

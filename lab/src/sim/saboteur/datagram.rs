@@ -1,6 +1,6 @@
 //! Datagrams as a saboteur looks at them and takes them apart. Pure.
 
-use crate::record::{self, Content, Fragment, MessageType, Record};
+use crate::record::{self, Content, MessageType, Record, fragments};
 
 /// Whether no end may take notice of such a record, in whatever state.
 pub(super) fn is_bad(record: &Record) -> bool {
@@ -18,16 +18,6 @@ pub(super) fn is_clear(datagram: &[u8]) -> bool {
 
 pub(super) fn carries(records: &[Record], message: MessageType) -> bool {
     fragments(records).any(|fragment| fragment.message == message)
-}
-
-pub(super) fn fragments(records: &[Record]) -> impl Iterator<Item = &Fragment> {
-    records
-        .iter()
-        .filter_map(|record| match &record.content {
-            Content::Handshake(fragments) => Some(fragments),
-            _ => None,
-        })
-        .flatten()
 }
 
 /// The hello with this cookie in place of its own, as the client's second message; `None` for one that is not
